@@ -1,0 +1,173 @@
+// Pairwise: every chunk goes straight from its giver to its taker, once. Owners sum in rank order and round once.
+// Everybody starts with the next rank, so that no rank is sent to by all at once, and keeps at most 16 messages each
+// way in flight.
+//
+// Cost of P ranks, S bytes, chunk c_i of rank i, W = min(16, P-1), k segments of the largest chunk:
+//   reduce_scatter    ceil(k(P-1)/W) rounds          S - c_r bytes sent by rank r
+//   allgather         ceil((P-1)/W) rounds           (P-1) c_r
+//   allreduce         the sum of both                S + (P-2) c_r
+//   alltoall          ceil((P-1)/W) rounds           all that is for others
+//   gather, scatter   ceil((P-1)/W) rounds at most   gather: c_r, but for the root; scatter: S - c_r by the root
+//   k = ceil(largest chunk / s), s = 2 MiB / (P-1) but in [4 KiB, 256 KiB]. Uneven or empty chunks: these rounds at
+//   most.
+#include <algorithm>
+
+#include "algo/collectives.h"
+#include "algo/local.h"
+
+namespace pycoll::algo {
+namespace {
+
+constexpr size_t kScratch = 4 << 20;  // for two segments of every peer
+constexpr size_t kSegmentLeast = 4 << 10, kSegmentMost = 256 << 10;
+constexpr size_t kWindow = 16;
+
+size_t segment_bytes(size_t peers) {
+  return std::clamp(kScratch / 2 / peers, kSegmentLeast, kSegmentMost);
+}
+
+// Exchanges in flight, finished in the order begun. Empty messages are not sent.
+class Window {
+ public:
+  Window(Net& net, size_t most) : net_(net), flights_(most) {}
+
+  // Waits until there is room for one more; returns how many are finished.
+  size_t make_room() {
+    if (begun_ - finished_ == flights_.size()) finish();
+    return finished_;
+  }
+  void exchange(int to, ConstBytes out, int from, Bytes in) {
+    Flight& flight = flights_[begun_++ % flights_.size()];
+    flight = {!in.empty(), !out.empty(), 0, 0};
+    if (flight.receiving) flight.received = net_.post_recv(from, in);
+    if (flight.sending) flight.sent = net_.post_send(to, out);
+  }
+  void finish() {
+    const Flight& flight = flights_[finished_++ % flights_.size()];
+    if (flight.receiving) net_.wait(flight.received);
+    if (flight.sending) net_.wait(flight.sent);
+  }
+  size_t finished() const { return finished_; }
+  size_t begun() const { return begun_; }
+
+ private:
+  struct Flight {
+    bool receiving = false, sending = false;
+    Transport::Ticket received = 0, sent = 0;
+  };
+  Net& net_;
+  std::vector<Flight> flights_;
+  size_t begun_ = 0, finished_ = 0;
+};
+
+size_t window_of(const Net& net) {
+  return std::min(kWindow, size_t(net.size() - 1));
+}
+
+void finish_all(Window& window) {
+  while (window.finished() < window.begun()) window.finish();
+}
+
+}  // namespace
+
+void pairwise_reduce_scatter(Net& net, ConstBuffer in, Buffer out, const Layout& layout, Reduction reduction,
+                             Scratch& scratch) {
+  const int rank = net.rank(), size = net.size();
+  const Range own = layout[size_t(rank)];
+  if (size == 1) return alone(in, out, reduction);
+  const size_t peers = size_t(size - 1), most = segment_bytes(peers) / size_of(in.dtype);
+  const size_t largest = largest_of(layout), segments = (largest + most - 1) / most;
+  if (segments == 0) return;
+  const size_t count = (largest + segments - 1) / segments;
+  const Buffer landed = borrow(scratch, std::min<size_t>(segments, 2) * peers * count, in.dtype);
+  const auto slot = [&](size_t segment, size_t peer) {
+    return landed[{(segment % 2 * peers + peer) * count, segment_of(own, segment, count).count}];
+  };
+
+  const auto sum = [&](size_t segment) {
+    const Range range = segment_of(own, segment, count);
+    if (range.count == 0) return;
+    std::vector<const std::byte*> sources(static_cast<size_t>(size));
+    sources[size_t(rank)] = in[range].data;
+    for (size_t peer = 0; peer < peers; ++peer)
+      sources[(size_t(rank) + peers - peer) % size_t(size)] = slot(segment, peer).data;
+    kernels::reduce_all(out[{range.begin - own.begin, range.count}], sources, reduction.op, reduction.divisor);
+  };
+
+  // Exchange i is of segment i / peers: with rank + 1 + i % peers to send, with the rank as far below to receive.
+  // Before it starts, segments are summed whose exchanges are all finished: all up to the last but one, as the window
+  // is no larger than `peers`, so that two segments of slots are enough and one is summed as the next one travels.
+  Window window(net, window_of(net));
+  size_t summed = 0;
+  for (size_t i = 0; i < segments * peers; ++i) {
+    for (const size_t whole = window.make_room() / peers; summed < whole; ++summed) sum(summed);
+    const size_t segment = i / peers, peer = i % peers;
+    const int to = (rank + 1 + int(peer)) % size, from = (rank + size - 1 - int(peer)) % size;
+    window.exchange(to, in[segment_of(layout[size_t(to)], segment, count)].span(), from, slot(segment, peer).span());
+  }
+  finish_all(window);
+  for (; summed < segments; ++summed) sum(summed);
+}
+
+void pairwise_allgather(Net& net, Buffer x, const Layout& layout) {
+  const int rank = net.rank(), size = net.size();
+  Window window(net, window_of(net));
+  for (int distance = 1; distance < size; ++distance) {
+    window.make_room();
+    const int to = (rank + distance) % size, from = (rank + size - distance) % size;
+    window.exchange(to, x[layout[size_t(rank)]].span(), from, x[layout[size_t(from)]].span());
+  }
+  finish_all(window);
+}
+
+void pairwise_allreduce(Net& net, ConstBuffer in, Buffer out, Reduction reduction, Scratch& scratch) {
+  const Layout layout = layout_of(Partition{in.count, size_t(net.size())});
+  pairwise_reduce_scatter(net, in, out[layout[size_t(net.rank())]], layout, reduction, scratch);
+  pairwise_allgather(net, out, layout);
+}
+
+void pairwise_alltoall(Net& net, ConstBuffer in, const Layout& sent, Buffer out, const Layout& received) {
+  const int rank = net.rank(), size = net.size();
+  copy_into(out[received[size_t(rank)]], in[sent[size_t(rank)]]);
+  Window window(net, window_of(net));
+  for (int distance = 1; distance < size; ++distance) {
+    window.make_room();
+    const int to = (rank + distance) % size, from = (rank + size - distance) % size;
+    window.exchange(to, in[sent[size_t(to)]].span(), from, out[received[size_t(from)]].span());
+  }
+  finish_all(window);
+}
+
+void pairwise_gather(Net& net, ConstBuffer in, Buffer out, int root, const Layout& layout) {
+  const int size = net.size();
+  Window window(net, std::max<size_t>(1, window_of(net)));
+  if (net.rank() != root) {
+    window.exchange(root, in.span(), root, {});
+  } else {
+    copy_into(out[layout[size_t(root)]], in);
+    for (int distance = 1; distance < size; ++distance) {
+      window.make_room();
+      const int from = (root + distance) % size;
+      window.exchange(from, {}, from, out[layout[size_t(from)]].span());
+    }
+  }
+  finish_all(window);
+}
+
+void pairwise_scatter(Net& net, ConstBuffer in, Buffer out, int root, const Layout& layout) {
+  const int size = net.size();
+  Window window(net, std::max<size_t>(1, window_of(net)));
+  if (net.rank() != root) {
+    window.exchange(root, {}, root, out.span());
+  } else {
+    copy_into(out, in[layout[size_t(root)]]);
+    for (int distance = 1; distance < size; ++distance) {
+      window.make_room();
+      const int to = (root + distance) % size;
+      window.exchange(to, in[layout[size_t(to)]].span(), to, {});
+    }
+  }
+  finish_all(window);
+}
+
+}  // namespace pycoll::algo

@@ -1,0 +1,147 @@
+// Segmented ring. Patarasu and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations".
+//
+// Cost of P ranks, S bytes, chunk c_i of rank i (any layout; in an allreduce Partition{count, P}), k segments a chunk:
+//   reduce_scatter  (P-1)k rounds   S - c_r bytes sent by rank r
+//   allgather       (P-1)k rounds   S - c_(r+1)
+//   allreduce      2(P-1)k rounds   2S - c_r - c_(r+1), which is 2S(P-1)/P where P divides the count
+//   k = 1 if the largest chunk is below 32 KiB, else 2 ceil(largest / 512 KiB). Uneven chunks: these rounds at most.
+// Chunk i is summed in the order of ranks i+1, i+2, ..., P-1, 0, ..., i.
+//
+// `in` is read once and `out` written once: sums on their way stay in a few segments of scratch, which a cache holds.
+#include "pattern/ring.h"
+#include "algo/collectives.h"
+#include "algo/local.h"
+
+namespace pycoll::algo {
+namespace {
+
+constexpr size_t kSegment = 256 << 10;
+constexpr size_t kOverlap = 32 << 10;  // chunks from here on are cut, so that one part is reduced as another travels
+constexpr size_t kLanes = 2;           // segments in flight
+
+// How a chunk is cut: in `blocks` blocks of `lanes` segments of `count` elements. The same for all ranks and chunks.
+struct Cut {
+  size_t blocks, lanes, count;
+};
+Cut cut_of(const Layout& layout, DType dtype) {
+  const size_t largest = largest_of(layout), bytes = largest * size_of(dtype);
+  if (bytes < kOverlap) return {1, 1, largest};
+  const size_t blocks = (bytes + kLanes * kSegment - 1) / (kLanes * kSegment), segments = blocks * kLanes;
+  return {blocks, kLanes, (largest + segments - 1) / segments};
+}
+
+struct Job {
+  ConstBuffer in;
+  Buffer own;  // chunk of this rank: result of the reduce-scatter, and what the allgather sends first
+  Buffer all;  // allgather: all chunks
+  const Layout& layout;
+  Reduction reduction;
+  int first_step, last_step;  // of pattern::Ring
+};
+
+class Pipeline {
+ public:
+  Pipeline(Net& net, const Job& job, Scratch* scratch)
+      : net_(net),
+        job_(job),
+        ring_{net.rank(), net.size()},
+        cut_(cut_of(job.layout, job.own.dtype)),
+        flights_(cut_.lanes) {
+    if (scratch) slots_ = borrow(*scratch, 2 * cut_.lanes * cut_.count, job.own.dtype);
+  }
+
+  // Items are (block, step, lane), the lane fastest: item i sends what item i - lanes has received and reduced.
+  // Before item i starts, all items before i - lanes + 1 are finished, and the `lanes` - 1 after those are in flight.
+  void run() {
+    const size_t lanes = cut_.lanes, items = cut_.blocks * size_t(job_.last_step - job_.first_step) * lanes;
+    for (size_t i = 0; i < items + lanes; ++i) {
+      if (i >= lanes) finish(i - lanes);
+      if (i < items) start(i);
+    }
+  }
+
+ private:
+  struct Flight {
+    Transport::Ticket received = 0, sent = 0;
+  };
+  struct Item {
+    int step;
+    size_t segment;
+  };
+  Item item(size_t i) const {
+    const size_t steps = size_t(job_.last_step - job_.first_step), row = i / cut_.lanes;
+    return {job_.first_step + int(row % steps), row / steps * cut_.lanes + i % cut_.lanes};
+  }
+
+  void start(size_t i) {
+    const auto [step, segment] = item(i);
+    const Range sent = part(step, segment), received = part(step + 1, segment);
+    Flight& flight = flights_[i % cut_.lanes];
+    if (received.count) flight.received = net_.post_recv(ring_.prev(), landing(i, step, received).span());
+    if (sent.count) flight.sent = net_.post_send(ring_.next(), source(i, step, segment).span());
+  }
+
+  void finish(size_t i) {
+    const auto [step, segment] = item(i);
+    const Range sent = part(step, segment), received = part(step + 1, segment);
+    const Flight& flight = flights_[i % cut_.lanes];
+    if (received.count) {
+      net_.wait(flight.received);
+      if (step < ring_.steps()) {
+        const bool last = step + 1 == ring_.steps();
+        const Buffer sum = landing(i, step, received), result = last ? own(segment) : sum;
+        kernels::reduce_into(result, sum, job_.in[received], job_.reduction.op);
+        if (last) complete(result, job_.reduction.divisor);
+      }
+    }
+    if (sent.count) net_.wait(flight.sent);
+  }
+
+  // Sums land in the slot that was sent from two items of this lane ago; finished chunks where they belong.
+  Buffer landing(size_t i, int step, Range range) const {
+    if (step >= ring_.steps()) return job_.all[range];
+    return slots_[{i % (2 * cut_.lanes) * cut_.count, range.count}];
+  }
+  ConstBuffer source(size_t i, int step, size_t segment) const {
+    const Range range = part(step, segment);
+    if (step == 0) return job_.in[range];
+    if (step == ring_.steps()) return own(segment);
+    return landing(i - cut_.lanes, step - 1, range);
+  }
+  Range part(int step, size_t segment) const {
+    return segment_of(job_.layout[size_t(ring_.chunk(step))], segment, cut_.count);
+  }
+  Buffer own(size_t segment) const { return job_.own[segment_of({0, job_.own.count}, segment, cut_.count)]; }
+
+  Net& net_;
+  const Job& job_;
+  const pattern::Ring ring_;
+  const Cut cut_;
+  Buffer slots_;
+  std::vector<Flight> flights_;  // by lane
+};
+
+}  // namespace
+
+void ring_reduce_scatter(Net& net, ConstBuffer in, Buffer out, const Layout& layout, Reduction reduction,
+                         Scratch& scratch) {
+  if (net.size() == 1) return alone(in, out, reduction);
+  const int steps = net.size() - 1;
+  Pipeline(net, {in, out, {}, layout, reduction, 0, steps}, &scratch).run();
+}
+
+void ring_allgather(Net& net, Buffer x, const Layout& layout) {
+  if (net.size() == 1) return;
+  const int steps = net.size() - 1;
+  const Buffer own = x[layout[size_t(net.rank())]];
+  Pipeline(net, {{}, own, x, layout, {ReduceOp::sum}, steps, 2 * steps}, nullptr).run();
+}
+
+void ring_allreduce(Net& net, ConstBuffer in, Buffer out, Reduction reduction, Scratch& scratch) {
+  if (net.size() == 1) return alone(in, out, reduction);
+  const Layout layout = layout_of(Partition{in.count, size_t(net.size())});
+  const Buffer own = out[layout[size_t(net.rank())]];
+  Pipeline(net, {in, own, out, layout, reduction, 0, 2 * (net.size() - 1)}, &scratch).run();
+}
+
+}  // namespace pycoll::algo

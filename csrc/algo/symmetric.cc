@@ -1,0 +1,70 @@
+// Direct collectives over symmetric buffers: peers' arrays are read, and written, where they are; nothing is staged.
+// Entering ranks have met, so inputs are ready; a barrier at the end keeps everybody's memory still until all have read
+// it.
+//
+// Cost for S bytes, chunk c on rank r being Partition(S, P)[r]: 1 barrier; allreduce reads c(P-1) bytes of peers'
+// memory and writes as many into it; reduce_scatter reads c(P-1); allgather and broadcast what they end with, less
+// their own. Sums run in rank order and are rounded once.
+#include <cstring>
+
+#include "algo/collectives.h"
+#include "kernels/reduce.h"
+
+namespace pycoll::algo {
+namespace {
+
+constexpr size_t kSegmentBytes = 32 << 10;  // of a result on its way to P arrays: stays in the first-level cache
+
+// out = the sum over ranks of elements `range` of their arrays.
+void reduce_peers(Net& net, const Places& places, Buffer out, Range range, Reduction reduction) {
+  std::vector<const std::byte*> inputs;
+  for (int peer = 0; peer < net.size(); ++peer) {
+    if (peer != net.rank()) net.shared()->note_access(peer, out.bytes());
+    inputs.push_back(places.in[size_t(peer)] + range.begin * size_of(out.dtype));
+  }
+  kernels::reduce_all(out, inputs, reduction.op, reduction.divisor);
+}
+
+void copy_from(Net& net, const Places& places, Buffer out, int peer, size_t first) {
+  if (!out.count) return;
+  if (peer != net.rank()) net.shared()->note_access(peer, out.bytes());
+  const std::byte* from = places.in[size_t(peer)] + first * size_of(out.dtype);
+  if (from != out.data) std::memmove(out.data, from, out.bytes());
+}
+
+}  // namespace
+
+void symmetric_allreduce(Net& net, const Places& places, ConstBuffer in, Reduction reduction, Scratch& scratch) {
+  // Chunk r is read by rank r alone and written by rank r alone, in every rank's array.
+  const Range mine = Partition{in.count, size_t(net.size())}[size_t(net.rank())];
+  const size_t segment = kSegmentBytes / size_of(in.dtype);
+  const Buffer result{scratch.get(kSegmentBytes).data(), segment, in.dtype};
+  for (size_t s = 0; s * segment < mine.count; ++s) {
+    const Range range = segment_of(mine, s, segment);
+    const Buffer sum = result[{0, range.count}];
+    reduce_peers(net, places, sum, range, reduction);
+    for (int peer = 0; peer < net.size(); ++peer) {
+      if (peer != net.rank()) net.shared()->note_access(peer, sum.bytes());
+      std::memcpy(places.out[size_t(peer)] + range.begin * size_of(in.dtype), sum.data, sum.bytes());
+    }
+  }
+  net.shared()->barrier(net.deadline());
+}
+
+void symmetric_reduce_scatter(Net& net, const Places& places, Buffer out, const Layout& layout, Reduction reduction) {
+  const Range mine = layout[size_t(net.rank())];
+  reduce_peers(net, places, out, mine, reduction);
+  net.shared()->barrier(net.deadline());
+}
+
+void symmetric_allgather(Net& net, const Places& places, Buffer out, const Layout& layout) {
+  for (int peer = 0; peer < net.size(); ++peer) copy_from(net, places, out[layout[size_t(peer)]], peer, 0);
+  net.shared()->barrier(net.deadline());
+}
+
+void symmetric_broadcast(Net& net, const Places& places, Buffer x, int root) {
+  if (net.rank() != root) copy_from(net, places, x, root, 0);
+  net.shared()->barrier(net.deadline());
+}
+
+}  // namespace pycoll::algo

@@ -1,0 +1,51 @@
+// What a user asked for, validated: one collective or point-to-point operation.
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/buffer.h"
+#include "core/partition.h"
+#include "core/signature.h"
+
+namespace pycoll {
+
+struct Call {
+  Kind kind = Kind::none;
+  Algo algo = Algo::automatic;
+  ReduceOp op = ReduceOp::sum;
+  double factor = 1;   // premul_sum
+  int root = 0;        // of a rooted kind; the destination of send and sendrecv, the source of recv
+  int source = 0;      // of sendrecv
+  double timeout = 0;  // seconds; 0: the communicator's
+  ConstBuffer in;
+  Buffer out;
+  // Several arrays as one: `in` and `out` are then empty, `pieces_in` and `pieces_out` pair up (in place: they are
+  // equal).
+  std::vector<ConstBuffer> pieces_in;
+  std::vector<Buffer> pieces_out;
+  // One chunk a rank, for the kinds that have them; alltoall: what is sent to, and received from, each rank.
+  Layout layout, received;
+  bool uneven = false;  // the user gave counts
+  // Where in the user's program; asked for only if ranks disagree.
+  std::function<std::string()> site;
+};
+
+constexpr bool point_to_point(Kind kind) {
+  return kind == Kind::send || kind == Kind::recv || kind == Kind::sendrecv;
+}
+
+// Bytes that a rank contributes; the same on every rank, or the most that one does.
+inline size_t contribution(const Call& call) {
+  const size_t element = size_of(call.in.dtype);
+  switch (call.kind) {
+    case Kind::allreduce:
+    case Kind::reduce: return call.in.bytes();
+    case Kind::broadcast: return call.out.bytes();
+    case Kind::allgather:
+    case Kind::gather: return largest_of(call.layout) * element;
+    default: return total_of(call.layout) * element;
+  }
+}
+
+}  // namespace pycoll

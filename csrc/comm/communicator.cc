@@ -1,0 +1,175 @@
+#include "comm/communicator.h"
+
+#include <algorithm>
+
+namespace pycoll {
+Communicator::Communicator(std::shared_ptr<ShmTransport> node, std::shared_ptr<Transport> world, Options options)
+    : node_(std::move(node)),
+      world_(world ? std::move(world) : node_),
+      options_(std::move(options)),
+      shared_(world_.get() == static_cast<Transport*>(node_.get())),
+      p2p_(*world_),
+      engine_(
+          [this](Call& call, std::shared_ptr<Work> work) {
+            try {
+              if (point_to_point(call.kind)) {
+                if (failure_) failure_->raise();
+                p2p_.start(call, Deadline::after(call.timeout > 0 ? call.timeout : options_.timeout), work);
+                return;
+              }
+              execute(call);
+              work->finish(nullptr);
+            } catch (...) {
+              work->finish(std::current_exception());
+            }
+          },
+          [this] {
+            try {
+              return p2p_.poll() ? Engine::Progress::pending : Engine::Progress::idle;
+            } catch (...) {
+              const std::exception_ptr error = std::current_exception();
+              try {
+                fail();
+              } catch (...) {
+              }
+              p2p_.fail(error);
+              return Engine::Progress::idle;
+            }
+          }) {
+  // A peer may need its message taken before it comes to the operation that this rank waits in.
+  const auto beside = [this] { p2p_.poll(); };
+  node_->set_beside(beside);
+  if (!shared_) world_->set_beside(beside);
+  if (options_.node_of.empty()) options_.node_of.assign(size_t(size()), 0);
+  nodes_ = *std::max_element(options_.node_of.begin(), options_.node_of.end()) + 1;
+}
+
+Communicator::~Communicator() {
+  close();
+}
+
+void Communicator::set_timeout(double seconds) {
+  PYCOLL_CHECK(seconds > 0, "timeout is ", seconds, " s, wanted more than 0");
+  options_.timeout = seconds;
+}
+
+void Communicator::close() {
+  if (closed_.exchange(true)) return;
+  const bool idle = engine_.stop(options_.timeout);
+  if (idle) {
+    p2p_.fail(std::make_exception_ptr(Error("the communicator was closed before this operation was done")));
+    world_->abandon();
+  }
+  node_->board().leave();
+}
+
+void Communicator::abort(const std::string& why) {
+  if (closed_) return;
+  const Board& board = node_->board();
+  const Member& self = board.member(board.index());
+  const std::string doing = board.doing(board.index());
+  const Failure failure{Failure::Kind::peer_failed, rank(), self.host, doing,
+                        concat("rank ", rank(), " on host ", self.host, " ", why, "; ", doing)};
+  node_->announce(failure);
+  if (!shared_) world_->announce(failure);
+}
+
+Communicator::Stats Communicator::stats() const {
+  return {operations_, wire_bytes_, failures_};
+}
+
+// Each sentence names the operation, this rank, what was wanted and what came.
+void Communicator::validate(const Call& call) const {
+  const std::string_view kind = name_of(call.kind);
+  PYCOLL_CHECK(!closed_, kind, ": rank ", rank(), "'s communicator is closed");
+  PYCOLL_CHECK(call.timeout >= 0, kind, ": rank ", rank(), " got a timeout of ", call.timeout,
+               " s, wanted more than 0");
+  const bool has_peer = rooted(call.kind) || point_to_point(call.kind);
+  PYCOLL_CHECK(!has_peer || (call.root >= 0 && call.root < size()), kind, ": rank ", rank(), " named rank ", call.root,
+               ", wanted 0 to ", size() - 1);
+  PYCOLL_CHECK(!point_to_point(call.kind) || call.root != rank(), kind, ": rank ", rank(), " named itself as the peer");
+  if (call.kind == Kind::sendrecv)
+    PYCOLL_CHECK(call.source >= 0 && call.source < size() && call.source != rank(), kind, ": rank ", rank(),
+                 " named source ", call.source, ", wanted another rank, 0 to ", size() - 1);
+  const DType dtype = call.pieces_in.empty() ? call.in.dtype : call.pieces_in.front().dtype;
+  PYCOLL_CHECK(!reduces(call.kind) || is_defined(call.op, dtype), kind, ": rank ", rank(), " asked for ",
+               name_of(call.op), " of ", name_of(dtype), ", which is not defined");
+  const auto medium = shared_ ? algo::Medium::shared : algo::Medium::messages;
+  PYCOLL_CHECK(algo::supports(call.algo, call.kind, medium), kind, ": rank ", rank(), " asked for algo \"",
+               name_of(call.algo), "\", which does not do that over ", world_->name());
+}
+
+void Communicator::run(Call& call) {
+  validate(call);
+  std::exception_ptr error;
+  const bool ran = engine_.run_here([&] {
+    try {
+      execute(call);
+    } catch (...) {
+      error = std::current_exception();
+    }
+  });
+  if (ran) {
+    if (error) std::rethrow_exception(error);
+    return;
+  }
+  // The engine's thread does not know where this one is.
+  if (call.site) call.site = [site = call.site()] { return site; };
+  const auto work = std::make_shared<Work>();
+  engine_.enqueue(call, work);
+  try {
+    work->wait(3e8);  // the operation has a deadline of its own
+  } catch (...) {
+    // Interrupted: the arrays are the caller's again once this returns, so the operation has to end first.
+    abort("was interrupted");
+    work->wait_to_end();
+    throw;
+  }
+  if (const auto failed = work->exception()) std::rethrow_exception(failed);
+}
+
+std::shared_ptr<Work> Communicator::submit(Call call, std::shared_ptr<void> kept) {
+  validate(call);
+  const auto work = std::make_shared<Work>();
+  work->keep(std::move(kept));
+  engine_.enqueue(std::move(call), work);
+  return work;
+}
+
+void Communicator::execute(Call& call) {
+  if (failure_) failure_->raise();
+  const Deadline deadline = Deadline::after(call.timeout > 0 ? call.timeout : options_.timeout);
+  try {
+    if (point_to_point(call.kind)) {
+      node_->board().called(signature_of(call));
+      p2p_.start(call, deadline, nullptr);
+      p2p_.finish();
+    } else {
+      collective(call, deadline);
+    }
+    operations_.fetch_add(1, std::memory_order_relaxed);
+    wire_bytes_.store(world_->wire_bytes() + (shared_ ? 0 : node_->wire_bytes()), std::memory_order_relaxed);
+  } catch (...) {
+    fail();
+  }
+}
+
+// In a catch block: tells the peers if the group cannot go on, and raises again.
+void Communicator::fail() {
+  failures_.fetch_add(1, std::memory_order_relaxed);
+  Failure failure = Failure::from(std::current_exception());
+  if (failure.kind == Failure::Kind::none) throw;
+  if (failure.kind == Failure::Kind::transport) failure.text = concat("rank ", rank(), ": ", failure.text);
+  if (!failure_) {
+    failure_ = failure;
+    failed_ = true;
+    node_->announce(failure);
+    if (!shared_) world_->announce(failure);
+    world_->abandon();
+    if (!shared_) node_->abandon();
+    p2p_.fail(std::current_exception());
+  }
+  throw;
+}
+
+}  // namespace pycoll

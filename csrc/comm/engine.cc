@@ -1,0 +1,92 @@
+#include "comm/engine.h"
+
+#include "core/error.h"
+
+namespace pycoll {
+
+Engine::Engine(Execute execute, Poll poll) : execute_(std::move(execute)), poll_(std::move(poll)) {}
+
+Engine::~Engine() {
+  stop(0);
+}
+
+void Engine::release() {
+  {
+    std::lock_guard lock(mutex_);
+    busy_ = false;
+  }
+  changed_.notify_all();
+}
+
+void Engine::enqueue(Call call, std::shared_ptr<Work> work) {
+  {
+    std::lock_guard lock(mutex_);
+    PYCOLL_CHECK(!stopping_, name_of(call.kind), ": the communicator is closed");
+    queue_.push_back({std::move(call), std::move(work)});
+    if (!thread_.joinable()) thread_ = std::thread([this] { loop(); });
+  }
+  changed_.notify_all();
+}
+
+bool Engine::stop(double seconds) {
+  if (getpid() != pid_) {  // a fork has the parent's memory, but not its thread
+    if (thread_.joinable()) thread_.detach();
+    return false;
+  }
+  bool idle;
+  {
+    std::unique_lock lock(mutex_);
+    if (stopping_ && !thread_.joinable()) return true;
+    idle = changed_.wait_for(lock, std::chrono::duration<double>(std::min(seconds, 3e8)),
+                             [&] { return queue_.empty() && !busy_ && !pending_; });
+    stopping_ = true;
+    for (Item& item : queue_)
+      item.work->finish(std::make_exception_ptr(Error("the communicator was closed before this operation ran")));
+    queue_.clear();
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+  return idle;
+}
+
+void Engine::loop() {
+  int idle_polls = 0;
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    if (busy_ || (queue_.empty() && !pending_)) {
+      changed_.wait(lock, [&] { return stopping_ || (!busy_ && (!queue_.empty() || pending_)); });
+      continue;
+    }
+    // Point-to-point operations under way are polled, eagerly at first, then more and more seldom, to 1 ms.
+    if (queue_.empty() && ++idle_polls > 200) {
+      const auto rest = std::chrono::microseconds(std::min(1000, 5 * (idle_polls - 200)));
+      if (changed_.wait_for(lock, rest, [&] { return stopping_ || !queue_.empty(); }) && stopping_) break;
+      if (busy_) continue;
+    }
+    busy_ = true;
+    std::optional<Item> item;
+    if (!queue_.empty()) {
+      item = std::move(queue_.front());
+      queue_.pop_front();
+      idle_polls = 0;
+    }
+    lock.unlock();
+    if (item) execute_(item->call, item->work);
+    const bool pending = poll_() == Progress::pending;
+    item.reset();  // gives arrays back: not under the lock
+    lock.lock();
+    pending_ = pending;
+    busy_ = false;
+    if (!pending) idle_polls = 0;
+    changed_.notify_all();
+    if (pending && queue_.empty()) {
+      lock.unlock();
+      std::this_thread::yield();
+      lock.lock();
+    }
+  }
+  // Closing: what is still under way is given up by the communicator.
+  lock.unlock();
+}
+
+}  // namespace pycoll

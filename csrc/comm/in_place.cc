@@ -1,0 +1,97 @@
+// Collectives over arrays that peers can reach where they are: in symmetric memory, or in private memory that the
+// kernel lets them read.
+#include <cstring>
+
+#include "comm/communicator.h"
+
+namespace pycoll {
+namespace {
+
+// From here on reading a peer's private memory through the kernel beats staging it.
+constexpr size_t kSingleCopyBytes = 2 << 20;
+
+}  // namespace
+
+void Communicator::add_region(uint32_t id, std::shared_ptr<Segment> segment, size_t stride) {
+  PYCOLL_CHECK(id > 0 && stride * size_t(node_->size()) <= segment->bytes(), "region ", id, " of ", segment->bytes(),
+               " bytes is too small for ", node_->size(), " parts of ", stride);
+  const std::lock_guard lock(regions_mutex_);
+  regions_[id] = {std::move(segment), stride};
+}
+
+void Communicator::release_region(uint32_t id) {
+  const std::lock_guard lock(regions_mutex_);
+  regions_.erase(id);
+}
+
+Communicator::Place Communicator::place_of(const Call& call) const {
+  const std::lock_guard lock(regions_mutex_);
+  const auto locate = [&](const std::byte* data, size_t bytes, uint32_t& id, uint64_t& offset) {
+    for (const auto& [candidate, region] : regions_) {
+      const std::byte* const mine = region.segment->data() + size_t(node_->rank()) * region.stride;
+      if (data < mine || data + bytes > mine + region.stride) continue;
+      id = candidate;
+      offset = uint64_t(data - mine);
+    }
+  };
+  Place place{0, 0, 0, 0, reinterpret_cast<uint64_t>(call.in.data), reinterpret_cast<uint64_t>(call.out.data)};
+  if (call.in.count) locate(call.in.data, call.in.bytes(), place.in_region, place.in_offset);
+  if (call.out.count) locate(call.out.data, call.out.bytes(), place.out_region, place.out_offset);
+  return place;
+}
+
+// Without staging, if all ranks' arrays can be reached where they are; every rank decides alike, from what all showed
+// on arrival.
+bool Communicator::run_in_place(const Call& call, int parity, Deadline deadline) {
+  const bool rooted_read = call.kind == Kind::broadcast;
+  if (call.kind != Kind::allreduce && call.kind != Kind::reduce_scatter && call.kind != Kind::allgather && !rooted_read)
+    return false;
+  bool symmetric = true;
+  algo::Places places{std::vector<const std::byte*>(size_t(size())), std::vector<std::byte*>(size_t(size()))};
+  std::vector<Place> shown(static_cast<size_t>(size()));
+  for (int peer = 0; peer < size(); ++peer) {
+    if (rooted_read && peer != call.root) continue;
+    Place& place = shown[size_t(peer)];
+    std::memcpy(&place, node_->stage(peer, parity), sizeof place);
+    symmetric &= place.in_region && (call.kind != Kind::allreduce || place.out_region);
+  }
+  if (!symmetric && (!node_->reads_private() || contribution(call) < kSingleCopyBytes)) return false;
+
+  std::vector<std::shared_ptr<Segment>> held;  // while they are read
+  const auto resolve = [&](int peer, uint32_t id, uint64_t offset) -> std::byte* {
+    const std::lock_guard lock(regions_mutex_);
+    const auto region = regions_.find(id);
+    if (region == regions_.end()) return nullptr;
+    held.push_back(region->second.segment);
+    return region->second.segment->data() + size_t(peer) * region->second.stride + offset;
+  };
+  for (size_t peer = 0; peer < shown.size(); ++peer) {
+    const Place& place = shown[peer];
+    places.in[peer] = symmetric ? resolve(int(peer), place.in_region, place.in_offset)
+                                : reinterpret_cast<const std::byte*>(place.in_address);
+    places.out[peer] = symmetric ? resolve(int(peer), place.out_region, place.out_offset)
+                                 : reinterpret_cast<std::byte*>(place.out_address);
+  }
+  Net net(*world_, deadline);
+  const auto reduction = reduction_of(call);
+  if (symmetric) {
+    switch (call.kind) {
+      case Kind::allreduce: algo::symmetric_allreduce(net, places, call.in, reduction, scratch_); break;
+      case Kind::reduce_scatter: algo::symmetric_reduce_scatter(net, places, call.out, call.layout, reduction); break;
+      case Kind::allgather: algo::symmetric_allgather(net, places, call.out, call.layout); break;
+      default: algo::symmetric_broadcast(net, places, call.out, call.root);
+    }
+  } else {
+    switch (call.kind) {
+      case Kind::allreduce: algo::single_copy_allreduce(net, places, call.in, call.out, reduction, scratch_); break;
+      case Kind::reduce_scatter:
+        algo::single_copy_reduce_scatter(net, places, call.in, call.out, call.layout, reduction, scratch_);
+        break;
+      case Kind::allgather: algo::single_copy_allgather(net, places, call.in, call.out, call.layout); break;
+      default: algo::single_copy_broadcast(net, places, call.out, call.root);
+    }
+  }
+  return true;
+}
+
+}  // namespace pycoll

@@ -1,0 +1,53 @@
+"""pycoll: collective communication with a C++/CUDA core and a thin Python API.
+
+    import numpy as np, pycoll
+    comm = pycoll.init()                 # under mpirun, torchrun, or alone
+    x = np.full(1000, comm.rank, np.float32)
+    comm.allreduce(x)                    # in place; every rank has the sum
+
+See `Communicator` for the collectives, `DistributedOptimizer` for training, `pycoll doctor` for this machine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+from ._build_info import VERSION as __version__
+from ._core import Work
+from .comm import Communicator, init
+from .errors import DeviceError, Error, InvalidArgument, MismatchError, PeerFailed, Timeout, TransportError
+
+if TYPE_CHECKING:
+    from .optim import DistributedOptimizer
+
+
+def algorithms(kind: str = "allreduce") -> list[str]:
+    """Names that `algo=` takes for a collective. "direct" needs memory shared by all ranks."""
+    return _core.algorithms(kind)
+
+
+def __getattr__(name: str) -> Any:
+    # torch is needed, and imported, only by those who use the optimizer.
+    if name == "DistributedOptimizer":
+        from .optim import DistributedOptimizer
+
+        return DistributedOptimizer
+    raise AttributeError(f"module 'pycoll' has no attribute {name!r}")
+
+
+__all__ = [
+    "Communicator",
+    "DeviceError",
+    "DistributedOptimizer",
+    "Error",
+    "InvalidArgument",
+    "MismatchError",
+    "PeerFailed",
+    "Timeout",
+    "TransportError",
+    "Work",
+    "__version__",
+    "algorithms",
+    "init",
+]

@@ -1,0 +1,130 @@
+"""Gradients side by side in symmetric memory, so that one allreduce averages many of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from pycoll.comm import Communicator
+
+Named = tuple[str, torch.Tensor]
+
+ALIGNMENT = 64  # bytes: a gradient starts on its own cache line
+
+
+@dataclass
+class Slot:
+    """One parameter's place in a bucket."""
+
+    name: str
+    parameter: torch.Tensor
+    view: torch.Tensor  # of the bucket's memory, with the parameter's shape and strides
+    ready: bool = False  # this round's gradient is in `view`
+
+    def fill(self) -> bool:
+        """Brings the gradient into the bucket; False (and zeros) where the parameter has none."""
+        grad = self.parameter.grad
+        if grad is None:
+            self.view.zero_()
+            return False
+        if grad is not self.view:
+            self.view.copy_(grad.detach().to_dense() if grad.is_sparse else grad.detach())
+            self.parameter.grad = self.view
+        return True
+
+
+class Bucket:
+    """Parameters of one dtype, and one symmetric buffer for their gradients.
+
+    Behind the gradients lies one element a parameter: 1 where this rank has a gradient, 0 where not. It is averaged
+    with them, so that ranks learn without another message which parameters got a gradient nowhere. Those keep
+    ``grad=None``, and the optimizer skips them as it would in a single process.
+    """
+
+    def __init__(self, comm: Communicator, named: Sequence[Named]) -> None:
+        dtype = named[0][1].dtype
+        step = ALIGNMENT // dtype.itemsize
+        begins, count = [], 0
+        for _, parameter in named:
+            begins.append(count)
+            count += math.ceil(parameter.numel() / step) * step
+        self._memory: torch.Tensor = comm.empty(count + len(named), dtype)
+        self._memory.zero_()  # the gaps between gradients are averaged too
+        self._present = self._memory[count:]
+        self._comm = comm
+        self._work: Any = None
+        self.slots = [
+            Slot(name, parameter, _view(self._memory, begin, parameter))
+            for (name, parameter), begin in zip(named, begins, strict=True)
+        ]
+        self.waiting = len(named)  # gradients that this round still lacks
+
+    @property
+    def bytes(self) -> int:
+        return self._memory.numel() * self._memory.itemsize
+
+    def launch(self) -> None:
+        """Starts averaging. Gradients that have not come are taken as they are now: zeros where there is none."""
+        self._present.fill_(1)
+        if self.waiting:
+            for i, slot in enumerate(self.slots):
+                if not slot.ready and not slot.fill():
+                    self._present[i] = 0
+        self._work = self._comm.allreduce(self._memory, op="avg", wait=False)
+
+    def finish(self) -> None:
+        """Waits for the average and hands it to parameters that had no gradient here but had one elsewhere."""
+        self._work.wait()
+        self._work = None
+        if self.waiting:
+            for slot, present in zip(self.slots, self._present.tolist(), strict=True):
+                if slot.parameter.grad is None and present:
+                    slot.parameter.grad = slot.view
+        for slot in self.slots:
+            slot.ready = False
+        self.waiting = len(self.slots)
+
+
+def plan(named: Sequence[Named], bucket_bytes: int) -> list[list[Named]]:
+    """Divides parameters into buckets, in reverse order: a backward pass reaches the last ones first.
+
+    A bucket holds one dtype and at most `bucket_bytes` bytes, or one larger parameter. Buckets are ordered by their
+    last parameter, so by when a backward pass can have filled them.
+    """
+    closed: list[tuple[int, list[Named]]] = []
+    filling: dict[torch.dtype, tuple[int, list[Named]]] = {}
+    last: dict[torch.dtype, int] = {}
+    for i, (name, parameter) in enumerate(reversed(named)):
+        dtype, size = parameter.dtype, parameter.numel() * parameter.dtype.itemsize
+        held, bucket = filling.get(dtype, (0, []))
+        if bucket and held + size > bucket_bytes:
+            closed.append((last[dtype], bucket))
+            held, bucket = 0, []
+        bucket.append((name, parameter))
+        filling[dtype] = (held + size, bucket)
+        last[dtype] = i
+    closed += [(last[dtype], bucket) for dtype, (_, bucket) in filling.items()]
+    return [bucket for _, bucket in sorted(closed, key=lambda entry: entry[0])]
+
+
+def is_dense(tensor: torch.Tensor) -> bool:
+    """True if the elements fill their memory without gap or overlap, in whatever order (channels_last, transposed)."""
+    expected = 1
+    for stride, extent in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if extent != 1:
+            if stride != expected:
+                return False
+            expected *= extent
+    return True
+
+
+def _view(memory: torch.Tensor, begin: int, parameter: torch.Tensor) -> torch.Tensor:
+    # A gradient with its parameter's strides keeps the optimizer's elementwise loops fast.
+    if is_dense(parameter):
+        return memory.as_strided(parameter.shape, parameter.stride(), memory.storage_offset() + begin)
+    return memory[begin : begin + parameter.numel()].view(parameter.shape)
