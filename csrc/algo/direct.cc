@@ -1,133 +1,150 @@
-// Direct collectives through stages in shared memory: in blocks of a stage, every rank copies its input into its own
-// stage, all meet at a barrier, and every rank reads what it needs from its peers' stages. Stages alternate by parity,
-// so one barrier a block is enough: whoever writes a stage again has met all its readers at the barrier in between.
+// Direct collectives through stages in shared memory: block by block, every rank puts what its peers need into its own
+// stage, all meet at a barrier, and every rank reads what it needs from its peers' stages. A place in the stages is
+// claimed for each block, so one barrier a block is enough: before it is claimed again all its readers have been met.
 //
-// Cost for S bytes in blocks of B: allreduce of 2 ranks ceil(S/B) barriers, S bytes read from the peer; of more ranks
-// 2 ceil(S/B) barriers, 2S(P-1)/P bytes read from peers. All others: ceil(S/B) barriers, and only what the rank ends
-// with is read, S being the largest rank's input.
+// Cost for S bytes in blocks of B (at most 64 KiB; allreduce of more than 2 ranks S/4, 16 to 128 KiB): allreduce of 2
+// ranks ceil(S/B) barriers, S bytes read from the peer; of more ranks ceil(S/B) + 1 barriers, 2S(P-1)/P bytes read from
+// peers. All others: ceil(S/B) barriers, and only what the rank ends with is read, less its own, S being the largest
+// rank's input; blocks of scatter, reduce_scatter and alltoall are B/P a rank, and alltoall has one barrier more.
 #include <array>
 #include <cstring>
 
 #include "algo/collectives.h"
+#include "algo/local.h"
+#include "core/copy.h"
 #include "kernels/reduce.h"
 
 namespace pycoll::algo {
 namespace {
+
+constexpr size_t kBlockBytes = 64 << 10;  // shown at once
 
 class Stages {
  public:
   explicit Stages(Net& net, DType dtype) : net_(net), memory_(*net.shared()), dtype_(dtype) {}
 
   size_t elements() const { return memory_.stage_bytes() / size_of(dtype_); }
-  // This rank's stage, to write before the next meet(), from element `at` on.
+  // Elements shown at once, of one chunk or of one a rank.
+  size_t block() const { return std::min(memory_.stage_bytes(), kBlockBytes) / size_of(dtype_); }
+  size_t slot() const { return std::max(block() / size_t(net_.size()), size_t(1)); }
+  // A place in every rank's stage for `count` elements, to put into before the next meet().
+  void claim(size_t count) { open_ = memory_.claim(count * size_of(dtype_)); }
   void put(size_t at, ConstBuffer x) {
-    if (x.count) std::memcpy(memory_.stage(net_.rank(), memory_.parity()) + at * size_of(dtype_), x.data, x.bytes());
+    pycoll::copy_into(memory_.stage(net_.rank(), open_) + at * size_of(dtype_), x.data, x.bytes(),
+                      memory_.staged_stores());
   }
   void meet() {
-    shown_ = memory_.parity();
     memory_.barrier(net_.deadline());
+    shown_ = open_;
   }
-  // A peer's stage as of the last meet().
+  // What a peer put there before the last meet().
   const std::byte* of(int peer, size_t at, size_t count) {
-    if (peer != net_.rank()) memory_.note_access(peer, count * size_of(dtype_));
+    memory_.note_access(peer, count * size_of(dtype_));
     return memory_.stage(peer, shown_) + at * size_of(dtype_);
   }
   void get(Buffer out, int peer, size_t at) {
     if (out.count) std::memcpy(out.data, of(peer, at, out.count), out.bytes());
   }
-  // Asks for lines of a peer's stage that will be read soon.
-  void prefetch(int peer, size_t at, size_t count) {
-    const std::byte* const first = memory_.stage(peer, shown_) + at * size_of(dtype_);
-    for (size_t line = 0; line < count * size_of(dtype_); line += 64) __builtin_prefetch(first + line, 0, 2);
-  }
-  // out = own op the peer's stage, in rank order. Both are two ranks' halves of one sum.
-  void reduce_with(int peer, ConstBuffer own, Buffer out, size_t at, Reduction reduction) {
-    const std::byte* inputs[2];
-    inputs[net_.rank()] = own.data;
-    inputs[peer] = of(peer, at, out.count);
-    kernels::reduce_all(out, inputs, reduction.op, reduction.divisor);
-  }
-  void reduce(Buffer out, size_t at, Reduction reduction) {
-    std::vector<const std::byte*> inputs;
-    for (int peer = 0; peer < net_.size(); ++peer) inputs.push_back(of(peer, at, out.count));
-    kernels::reduce_all(out, inputs, reduction.op, reduction.divisor);
+  // out = the sum of `own` and what the peers show from element `at` on, in rank order.
+  void reduce(ConstBuffer own, Buffer out, size_t at, Reduction reduction) {
+    inputs_.clear();
+    for (int peer = 0; peer < net_.size(); ++peer)
+      inputs_.push_back(peer == net_.rank() ? own.data : of(peer, at, out.count));
+    kernels::reduce_all(out, inputs_, reduction.op, reduction.divisor);
   }
 
  private:
   Net& net_;
   SharedMemory& memory_;
   DType dtype_;
-  int shown_ = 0;
+  size_t open_ = 0, shown_ = 0;
+  std::vector<const std::byte*> inputs_;
 };
 
+// Elements of an allreduce that are shown at once: few enough that showing one block, summing another and taking a
+// third overlap, many enough that meeting does not cost more than they do, and leaving room for the sums behind them.
+size_t allreduce_block(size_t stage, size_t count, int ranks, DType dtype) {
+  constexpr size_t kLeastBytes = 16 << 10, kMostBytes = 128 << 10, kBlocks = 4;
+  const size_t room = stage * size_t(ranks) / (size_t(ranks) + 1) - 1;
+  return std::min(std::clamp(count / kBlocks, kLeastBytes / size_of(dtype), kMostBytes / size_of(dtype)), room);
+}
+
 constexpr size_t blocks_of(size_t count, size_t block) {
-  return (count + block - 1) / block;
+  return count == 0 ? 0 : (count + block - 1) / block;
 }
 
 }  // namespace
 
-// Two ranks: every block is shown whole and summed whole by both. Between two meetings a rank shows block b + 1 and
-// sums block b, in turn, a page at a time, and asks for the peer's next page before it needs it: lines coming from the
-// other core travel while this one copies.
+// Two ranks show blocks whole and sum them whole: as many bytes travel as when each sums half and passes it on, and
+// ranks meet half as often. Between two meetings a rank shows block b and sums block b - 1.
 static void allreduce_pair(Net& net, ConstBuffer in, Buffer out, Reduction reduction) {
-  constexpr size_t kPageBytes = 4096;
   Stages stages(net, in.dtype);
-  const int peer = 1 - net.rank();
-  const size_t block = stages.elements(), page = kPageBytes / size_of(in.dtype);
-  const size_t blocks = blocks_of(in.count, block);
-  stages.put(0, in[segment_of({0, in.count}, 0, block)]);
-  for (size_t b = 0; b < blocks; ++b) {
-    stages.meet();
-    const Range now = segment_of({0, in.count}, b, block), next = segment_of({0, in.count}, b + 1, block);
-    for (size_t p = 0; p * page < now.count; ++p) {
-      const Range summed = segment_of(now, p, page);
-      stages.prefetch(peer, (p + 1) * page, segment_of(now, p + 1, page).count);
-      stages.put(p * page, in[segment_of(next, p, page)]);
-      stages.reduce_with(peer, in[summed], out[summed], p * page, reduction);
+  const size_t block = std::min(stages.block(), in.count), blocks = blocks_of(in.count, block);
+  for (size_t b = 0; b <= blocks; ++b) {
+    if (b > 0) stages.meet();
+    if (b < blocks) {
+      stages.claim(block);
+      stages.put(0, in[segment_of({0, in.count}, b, block)]);
+    }
+    if (b > 0) {
+      const Range summed = segment_of({0, in.count}, b - 1, block);
+      stages.reduce(in[summed], out[summed], 0, reduction);
     }
   }
 }
 
 void direct_allreduce(Net& net, ConstBuffer in, Buffer out, Reduction reduction) {
   if (net.size() == 1) return kernels::reduce_all(out, std::array{in.data}, reduction.op, reduction.divisor);
+  if (in.count == 0) return;
   if (net.size() == 2) return allreduce_pair(net, in, out, reduction);
   Stages stages(net, in.dtype);
-  const size_t block = stages.elements();
-  for (size_t b = 0; b < blocks_of(in.count, block); ++b) {
-    const Range range = segment_of({0, in.count}, b, block);
-    stages.put(0, in[range]);
-    stages.meet();
-    // Each rank reduces its part of the block, then shows the result as others show theirs.
-    const Partition parts{range.count, size_t(net.size())};
-    const auto part = [&](int rank) {
-      const Range r = parts[size_t(rank)];
-      return Range{range.begin + r.begin, r.count};
-    };
-    const Range mine = part(net.rank());
-    stages.reduce(out[mine], mine.begin - range.begin, reduction);
-    stages.put(0, out[mine]);
-    stages.meet();
-    for (int peer = 0; peer < net.size(); ++peer)
-      if (peer != net.rank()) stages.get(out[part(peer)], peer, 0);
+  const size_t block = allreduce_block(stages.elements(), in.count, net.size(), in.dtype),
+               blocks = blocks_of(in.count, block);
+  const size_t most = (block + size_t(net.size()) - 1) / size_t(net.size());
+  const auto part = [&](size_t b, int rank) {
+    const Range whole = segment_of({0, in.count}, b, block);
+    const Range r = Partition{whole.count, size_t(net.size())}[size_t(rank)];
+    return Range{whole.begin + r.begin, r.count};
+  };
+  // Between two meetings a rank shows block b, sums its part of block b - 1 and shows the sum behind, and takes the
+  // others' sums of block b - 2.
+  for (size_t b = 0; b <= blocks + 1; ++b) {
+    if (b > 0) stages.meet();
+    if (b <= blocks) stages.claim(block + most);
+    if (b < blocks) {
+      for (int peer = 0; peer < net.size(); ++peer)
+        if (peer != net.rank()) stages.put(part(b, peer).begin - b * block, in[part(b, peer)]);
+    }
+    if (b > 0 && b <= blocks) {
+      const Range mine = part(b - 1, net.rank());
+      stages.reduce(in[mine], out[mine], mine.begin - (b - 1) * block, reduction);
+      stages.put(block, out[mine]);
+    }
+    if (b > 1) {
+      for (int peer = 0; peer < net.size(); ++peer)
+        if (peer != net.rank()) stages.get(out[part(b - 2, peer)], peer, block);
+    }
   }
 }
 
 void direct_reduce(Net& net, ConstBuffer in, Buffer out, int root, Reduction reduction) {
   Stages stages(net, in.dtype);
-  const size_t block = stages.elements();
+  const size_t block = std::min(stages.block(), in.count);
   for (size_t b = 0; b < blocks_of(in.count, block); ++b) {
     const Range range = segment_of({0, in.count}, b, block);
-    stages.put(0, in[range]);
+    stages.claim(range.count);
+    if (net.rank() != root) stages.put(0, in[range]);
     stages.meet();
-    if (net.rank() == root) stages.reduce(out[range], 0, reduction);
+    if (net.rank() == root) stages.reduce(in[range], out[range], 0, reduction);
   }
 }
 
 void direct_broadcast(Net& net, Buffer x, int root) {
   Stages stages(net, x.dtype);
-  const size_t block = stages.elements();
+  const size_t block = std::min(stages.block(), x.count);
   for (size_t b = 0; b < blocks_of(x.count, block); ++b) {
     const Range range = segment_of({0, x.count}, b, block);
+    stages.claim(range.count);
     if (net.rank() == root) stages.put(0, x[range]);
     stages.meet();
     if (net.rank() != root) stages.get(x[range], root, 0);
@@ -136,22 +153,32 @@ void direct_broadcast(Net& net, Buffer x, int root) {
 
 void direct_allgather(Net& net, ConstBuffer in, Buffer out, const Layout& layout) {
   Stages stages(net, out.dtype);
-  const size_t block = stages.elements();
+  const size_t block = std::min(stages.block(), largest_of(layout));
   for (size_t b = 0; b < blocks_of(largest_of(layout), block); ++b) {
-    stages.put(0, in[segment_of({0, in.count}, b, block)]);
+    const ConstBuffer own = in[segment_of({0, in.count}, b, block)];
+    stages.claim(block);
+    stages.put(0, own);
     stages.meet();
-    for (int peer = 0; peer < net.size(); ++peer) stages.get(out[segment_of(layout[size_t(peer)], b, block)], peer, 0);
+    for (int peer = 0; peer < net.size(); ++peer) {
+      const Buffer to = out[segment_of(layout[size_t(peer)], b, block)];
+      peer == net.rank() ? algo::copy_into(to, own) : stages.get(to, peer, 0);
+    }
   }
 }
 
 void direct_gather(Net& net, ConstBuffer in, Buffer out, int root, const Layout& layout) {
   Stages stages(net, in.dtype);
-  const size_t block = stages.elements();
+  const size_t block = std::min(stages.block(), largest_of(layout));
   for (size_t b = 0; b < blocks_of(largest_of(layout), block); ++b) {
-    stages.put(0, in[segment_of({0, in.count}, b, block)]);
+    const ConstBuffer own = in[segment_of({0, in.count}, b, block)];
+    stages.claim(block);
+    if (net.rank() != root) stages.put(0, own);
     stages.meet();
     if (net.rank() != root) continue;
-    for (int peer = 0; peer < net.size(); ++peer) stages.get(out[segment_of(layout[size_t(peer)], b, block)], peer, 0);
+    for (int peer = 0; peer < net.size(); ++peer) {
+      const Buffer to = out[segment_of(layout[size_t(peer)], b, block)];
+      peer == root ? algo::copy_into(to, own) : stages.get(to, peer, 0);
+    }
   }
 }
 
@@ -159,41 +186,55 @@ void direct_gather(Net& net, ConstBuffer in, Buffer out, int root, const Layout&
 
 void direct_scatter(Net& net, ConstBuffer in, Buffer out, int root, const Layout& layout) {
   Stages stages(net, out.dtype);
-  const size_t slot = stages.elements() / size_t(net.size());
+  const size_t slot = std::min(stages.slot(), largest_of(layout));
   for (size_t b = 0; b < blocks_of(largest_of(layout), slot); ++b) {
-    if (net.rank() == root)
+    const Buffer to = out[segment_of({0, out.count}, b, slot)];
+    stages.claim(slot * layout.size());
+    if (net.rank() == root) {
       for (size_t peer = 0; peer < layout.size(); ++peer)
-        stages.put(peer * slot, in[segment_of(layout[peer], b, slot)]);
+        if (int(peer) != root) stages.put(peer * slot, in[segment_of(layout[peer], b, slot)]);
+      algo::copy_into(to, in[segment_of(layout[size_t(root)], b, slot)]);
+    }
     stages.meet();
-    stages.get(out[segment_of({0, out.count}, b, slot)], root, size_t(net.rank()) * slot);
+    if (net.rank() != root) stages.get(to, root, size_t(net.rank()) * slot);
   }
 }
 
 void direct_reduce_scatter(Net& net, ConstBuffer in, Buffer out, const Layout& layout, Reduction reduction) {
   Stages stages(net, in.dtype);
-  const size_t slot = stages.elements() / size_t(net.size());
+  const size_t rank = size_t(net.rank()), slot = std::min(stages.slot(), largest_of(layout));
   for (size_t b = 0; b < blocks_of(largest_of(layout), slot); ++b) {
-    for (size_t peer = 0; peer < layout.size(); ++peer) stages.put(peer * slot, in[segment_of(layout[peer], b, slot)]);
+    stages.claim(slot * layout.size());
+    for (size_t peer = 0; peer < layout.size(); ++peer)
+      if (peer != rank) stages.put(peer * slot, in[segment_of(layout[peer], b, slot)]);
     stages.meet();
-    stages.reduce(out[segment_of({0, out.count}, b, slot)], size_t(net.rank()) * slot, reduction);
+    stages.reduce(in[segment_of(layout[rank], b, slot)], out[segment_of({0, out.count}, b, slot)], rank * slot,
+                  reduction);
   }
 }
 
 void direct_alltoall(Net& net, ConstBuffer in, const Layout& sent, Buffer out, const Layout& received) {
   Stages stages(net, in.dtype);
-  const size_t slot = stages.elements() / size_t(net.size());
+  const size_t rank = size_t(net.rank());
   // Ranks differ in what they send, but must agree on the number of blocks: the largest of all.
   const uint64_t mine = std::max(largest_of(sent), largest_of(received));
   uint64_t most = 0;
-  Stages header(net, DType::u64);
-  header.put(0, ConstBuffer{reinterpret_cast<const std::byte*>(&mine), 1, DType::u64});
-  header.meet();
-  header.reduce(Buffer{reinterpret_cast<std::byte*>(&most), 1, DType::u64}, 0, {ReduceOp::max});
+  const ConstBuffer header{reinterpret_cast<const std::byte*>(&mine), 1, DType::u64};
+  Stages headers(net, DType::u64);
+  headers.claim(1);
+  headers.put(0, header);
+  headers.meet();
+  headers.reduce(header, Buffer{reinterpret_cast<std::byte*>(&most), 1, DType::u64}, 0, {ReduceOp::max});
+  const size_t slot = std::min(stages.slot(), size_t(most));
   for (size_t b = 0; b < blocks_of(most, slot); ++b) {
-    for (size_t peer = 0; peer < sent.size(); ++peer) stages.put(peer * slot, in[segment_of(sent[peer], b, slot)]);
+    stages.claim(slot * sent.size());
+    for (size_t peer = 0; peer < sent.size(); ++peer)
+      if (peer != rank) stages.put(peer * slot, in[segment_of(sent[peer], b, slot)]);
     stages.meet();
-    for (int peer = 0; peer < net.size(); ++peer)
-      stages.get(out[segment_of(received[size_t(peer)], b, slot)], peer, size_t(net.rank()) * slot);
+    for (size_t peer = 0; peer < sent.size(); ++peer) {
+      const Buffer to = out[segment_of(received[peer], b, slot)];
+      peer == rank ? algo::copy_into(to, in[segment_of(sent[peer], b, slot)]) : stages.get(to, int(peer), rank * slot);
+    }
   }
 }
 

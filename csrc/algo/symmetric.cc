@@ -13,7 +13,7 @@
 namespace pycoll::algo {
 namespace {
 
-constexpr size_t kSegmentBytes = 32 << 10;  // of a result on its way to P arrays: stays in the first-level cache
+constexpr size_t kSegmentBytes = 8 << 10;  // of a sum on its way to P arrays: stays in the first-level cache
 
 // out = the sum over ranks of elements `range` of their arrays.
 void reduce_peers(Net& net, const Places& places, Buffer out, Range range, Reduction reduction) {
@@ -34,18 +34,18 @@ void copy_from(Net& net, const Places& places, Buffer out, int peer, size_t firs
 
 }  // namespace
 
-void symmetric_allreduce(Net& net, const Places& places, ConstBuffer in, Reduction reduction, Scratch& scratch) {
+void symmetric_allreduce(Net& net, const Places& places, ConstBuffer in, Reduction reduction, Scratch&) {
   // Chunk r is read by rank r alone and written by rank r alone, in every rank's array.
   const Range mine = Partition{in.count, size_t(net.size())}[size_t(net.rank())];
-  const size_t segment = kSegmentBytes / size_of(in.dtype);
-  const Buffer result{scratch.get(kSegmentBytes).data(), segment, in.dtype};
+  const size_t element = size_of(in.dtype), segment = kSegmentBytes / element;
   for (size_t s = 0; s * segment < mine.count; ++s) {
     const Range range = segment_of(mine, s, segment);
-    const Buffer sum = result[{0, range.count}];
+    const Buffer sum{places.out[size_t(net.rank())] + range.begin * element, range.count, in.dtype};
     reduce_peers(net, places, sum, range, reduction);
-    for (int peer = 0; peer < net.size(); ++peer) {
-      if (peer != net.rank()) net.shared()->note_access(peer, sum.bytes());
-      std::memcpy(places.out[size_t(peer)] + range.begin * size_of(in.dtype), sum.data, sum.bytes());
+    for (int hop = 1; hop < net.size(); ++hop) {
+      const int peer = (net.rank() + hop) % net.size();
+      net.shared()->note_access(peer, sum.bytes());
+      std::memcpy(places.out[size_t(peer)] + range.begin * element, sum.data, sum.bytes());
     }
   }
   net.shared()->barrier(net.deadline());

@@ -4,14 +4,19 @@
 #include "comm/agree.h"
 #include "comm/communicator.h"
 #include "comm/pieces.h"
+#include "core/copy.h"
 #include "kernels/reduce.h"
 
 namespace pycoll {
 namespace {
 
 // Up to here every rank shows its whole input on arrival and reads its peers': one handshake, no algorithm.
-constexpr size_t kEagerBytes = 16 << 10;      // a rank shows
-constexpr size_t kEagerReadBytes = 64 << 10;  // a rank reads
+constexpr size_t kEagerBytes = 64 << 10;       // a rank shows
+constexpr size_t kEagerReadBytes = 256 << 10;  // a rank reads
+// From here on arrays in symmetric memory are read where they are.
+constexpr size_t kInPlaceBytes = 8 << 10;
+// Operations of so many bytes do not feel it if the machine is probed beside them.
+constexpr size_t kProbingBytes = 32 << 10;
 // Scratch memory above this is given back after the operation that needed it.
 constexpr size_t kScratchKept = 16 << 20;
 
@@ -107,34 +112,7 @@ void Communicator::collective(Call& call, Deadline deadline) {
   const bool in_place = !packed && !prepared;
 
   if (shared_) {
-    ShmTransport& shm = *node_;
-    const int parity = shm.parity();
-    shm::Arrival& cell = shm.arrival(rank(), parity);
-    const size_t bytes = contribution(inner);
-    const bool eager = algo == Algo::direct && bytes <= kEagerBytes && bytes * size_t(size()) <= kEagerReadBytes &&
-                       !(call.kind == Kind::alltoall && call.uneven);
-    cell.signature = mine;
-    std::byte* const shown = bytes <= sizeof cell.payload ? cell.payload : shm.stage(rank(), parity);
-    if (eager && bytes && inner.in.count) std::memcpy(shown, inner.in.data, inner.in.bytes());
-    if (!eager) {
-      Place place = place_of(inner);
-      if (!in_place) place.in_region = place.out_region = 0;  // scratch memory is nobody else's
-      static_assert(sizeof place <= shm::kStageBytes);
-      std::memcpy(shm.stage(rank(), parity), &place, sizeof place);
-    }
-    shm.barrier(deadline);
-    bool agreed = true;
-    for (int peer = 0; peer < size(); ++peer) agreed &= shm.arrival(peer, parity).signature == mine;
-    if (!agreed) explain(call, mine, deadline);
-    if (eager) {
-      inputs_.clear();
-      for (int peer = 0; peer < size(); ++peer)
-        inputs_.push_back(bytes <= sizeof cell.payload ? shm.arrival(peer, parity).payload : shm.stage(peer, parity));
-      shm.account(bytes * size_t(size() - 1));
-      run_eager(inner);
-    } else if (algo != Algo::direct || !run_in_place(inner, parity, deadline)) {
-      run_algorithm(inner, algo, deadline);
-    }
+    run_sharing(inner, call, mine, algo, in_place, deadline);
   } else {
     Net net(*world_, deadline);
     if (!algo::dissemination_equal(net, std::as_bytes(std::span(&mine, 1)))) explain(call, mine, deadline);
@@ -145,6 +123,55 @@ void Communicator::collective(Call& call, Deadline deadline) {
   if (packed && (call.kind != Kind::reduce || rank() == call.root)) unpack(call.pieces_out, call.in);
   for (Scratch* scratch : {&pack_, &wide_in_, &wide_out_, &scratch_}) scratch->trim(kScratchKept);
   node_->board().complete();
+}
+
+// Every rank shows on arrival what it means to do, and its whole input or where its arrays are.
+void Communicator::run_sharing(const Call& inner, const Call& call, const Signature& mine, Algo algo, bool in_place,
+                               Deadline deadline) {
+  ShmTransport& shm = *node_;
+  const int parity = shm.next_parity();
+  shm::Arrival& cell = shm.arrival(rank(), parity);
+  const size_t bytes = contribution(inner);
+  const bool eager = algo == Algo::direct && bytes <= kEagerBytes && bytes * size_t(size()) <= kEagerReadBytes &&
+                     !(call.kind == Kind::alltoall && call.uneven);
+  const bool in_cell = bytes <= sizeof cell.payload;
+  // Where the arrays are goes with the call if they may be reached there; scratch memory is nobody else's.
+  Place own;
+  if (bytes >= kInPlaceBytes && in_place && algo == Algo::direct) own = place_of(inner);
+  const bool staged = eager && !in_cell && !own.in_region;
+  const size_t place = eager && !in_cell ? shm.claim(bytes) : 0;
+  const auto shown = [&](int peer) { return in_cell ? shm.arrival(peer, parity).payload : shm.stage(peer, place); };
+  cell.signature = mine;
+  if (!eager || !in_cell) {
+    static_assert(sizeof own <= sizeof cell.payload);
+    std::memcpy(cell.payload, &own, sizeof own);
+  }
+  if (bytes && (staged || (eager && in_cell)) && (call.kind != Kind::broadcast || rank() == call.root))
+    copy_into(shown(rank()), inner.in.data, inner.in.bytes(), shm.staged_stores());
+  if (bytes >= kProbingBytes) shm.ask_for_probe();
+  shm.barrier(deadline);
+  bool agreed = true;
+  for (int peer = 0; peer < size(); ++peer) agreed &= shm.arrival(peer, parity).signature == mine;
+  if (!agreed) {
+    shm.reset_claims();
+    explain(call, mine, deadline);
+  }
+  shm.probe_if_asked(deadline);
+  bool all_staged = true;
+  if (bytes >= kInPlaceBytes && algo == Algo::direct) {
+    std::vector<Place> places(static_cast<size_t>(size()));
+    for (int peer = 0; peer < size(); ++peer) {
+      std::memcpy(&places[size_t(peer)], shm.arrival(peer, parity).payload, sizeof(Place));
+      all_staged &= !places[size_t(peer)].in_region;
+    }
+    if (run_in_place(inner, std::move(places), deadline)) return;
+  }
+  if (!eager || !all_staged) return run_algorithm(inner, algo, deadline);
+  inputs_.clear();
+  for (int peer = 0; peer < size(); ++peer)
+    inputs_.push_back(peer == rank() && inner.in.count ? inner.in.data : shown(peer));
+  shm.account(bytes * size_t(size() - 1));
+  run_eager(inner);
 }
 
 void Communicator::explain(const Call& call, const Signature& mine, Deadline deadline) {

@@ -64,11 +64,10 @@ class Communicator {
     std::shared_ptr<Segment> segment;
     size_t stride;
   };
-  // Where this rank's arrays are: for peers that can reach them (region 0: in private memory), and to the rank itself.
+  // Where this rank's arrays are: offsets in regions that its peers can reach; in region 0, addresses of its own.
   struct Place {
     uint32_t in_region = 0, out_region = 0;
-    uint64_t in_offset = 0, out_offset = 0;
-    uint64_t in_address = 0, out_address = 0;
+    uint64_t in = 0, out = 0;
   };
 
   void validate(const Call& call) const;
@@ -77,8 +76,10 @@ class Communicator {
   Call prepare(const Call& call, bool widen);
   [[noreturn]] void explain(const Call& call, const Signature& mine, Deadline deadline);
   void run_algorithm(const Call& call, Algo algo, Deadline deadline);
-  bool run_in_place(const Call& call, int parity, Deadline deadline);
+  bool run_in_place(const Call& call, std::vector<Place> shown, Deadline deadline);
   void check_pairs(Net& net, const Call& call);
+  void run_sharing(const Call& inner, const Call& call, const Signature& mine, Algo algo, bool in_place,
+                   Deadline deadline);
   void run_eager(const Call& call);
   void hierarchical(const Call& call, algo::Reduction reduction, Deadline deadline);
   algo::Reduction reduction_of(const Call& call) const { return {call.op, call.op == ReduceOp::avg ? size() : 1}; }

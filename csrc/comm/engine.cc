@@ -10,12 +10,19 @@ Engine::~Engine() {
   stop(0);
 }
 
-void Engine::release() {
+void Engine::wake() {
   {
-    std::lock_guard lock(mutex_);
-    busy_ = false;
-  }
+    const std::lock_guard lock(mutex_);
+  }  // a waiter that has looked is asleep by now
   changed_.notify_all();
+}
+
+template <class Ready>
+bool Engine::wait(std::unique_lock<std::mutex>& lock, double seconds, Ready&& ready) {
+  waiters_.fetch_add(1);
+  const bool came = changed_.wait_for(lock, std::chrono::duration<double>(std::min(seconds, 3e8)), ready);
+  waiters_.fetch_sub(1);
+  return came;
 }
 
 void Engine::enqueue(Call call, std::shared_ptr<Work> work) {
@@ -23,6 +30,7 @@ void Engine::enqueue(Call call, std::shared_ptr<Work> work) {
     std::lock_guard lock(mutex_);
     PYCOLL_CHECK(!stopping_, name_of(call.kind), ": the communicator is closed");
     queue_.push_back({std::move(call), std::move(work)});
+    queued_.fetch_add(1);
     if (!thread_.joinable()) thread_ = std::thread([this] { loop(); });
   }
   changed_.notify_all();
@@ -37,11 +45,11 @@ bool Engine::stop(double seconds) {
   {
     std::unique_lock lock(mutex_);
     if (stopping_ && !thread_.joinable()) return true;
-    idle = changed_.wait_for(lock, std::chrono::duration<double>(std::min(seconds, 3e8)),
-                             [&] { return queue_.empty() && !busy_ && !pending_; });
+    idle = wait(lock, seconds, [&] { return queue_.empty() && !busy_ && !pending_; });
     stopping_ = true;
     for (Item& item : queue_)
       item.work->finish(std::make_exception_ptr(Error("the communicator was closed before this operation ran")));
+    queued_.fetch_sub(int(queue_.size()));
     queue_.clear();
   }
   changed_.notify_all();
@@ -53,17 +61,16 @@ void Engine::loop() {
   int idle_polls = 0;
   std::unique_lock lock(mutex_);
   while (!stopping_) {
-    if (busy_ || (queue_.empty() && !pending_)) {
-      changed_.wait(lock, [&] { return stopping_ || (!busy_ && (!queue_.empty() || pending_)); });
-      continue;
-    }
     // Point-to-point operations under way are polled, eagerly at first, then more and more seldom, to 1 ms.
-    if (queue_.empty() && ++idle_polls > 200) {
+    const bool resting = pending_ && queue_.empty() && ++idle_polls > 200;
+    if (resting) {
       const auto rest = std::chrono::microseconds(std::min(1000, 5 * (idle_polls - 200)));
-      if (changed_.wait_for(lock, rest, [&] { return stopping_ || !queue_.empty(); }) && stopping_) break;
-      if (busy_) continue;
+      changed_.wait_for(lock, rest, [&] { return stopping_ || !queue_.empty(); });
     }
-    busy_ = true;
+    constexpr double kForever = 3e8;
+    wait(lock, kForever, [&] { return stopping_ || (!busy_ && (!queue_.empty() || pending_)); });
+    if (stopping_) break;
+    if (busy_.exchange(true)) continue;  // a blocking call came first
     std::optional<Item> item;
     if (!queue_.empty()) {
       item = std::move(queue_.front());
@@ -73,11 +80,13 @@ void Engine::loop() {
     lock.unlock();
     if (item) execute_(item->call, item->work);
     const bool pending = poll_() == Progress::pending;
+    const bool ran = item.has_value();
     item.reset();  // gives arrays back: not under the lock
     lock.lock();
     pending_ = pending;
-    busy_ = false;
     if (!pending) idle_polls = 0;
+    busy_ = false;
+    if (ran) queued_.fetch_sub(1);
     changed_.notify_all();
     if (pending && queue_.empty()) {
       lock.unlock();

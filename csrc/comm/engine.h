@@ -26,14 +26,10 @@ class Engine {
   Engine(Execute execute, Poll poll);
   ~Engine();
 
-  // Runs `body` on this thread if nothing is under way or queued; false if it did not.
+  // Runs `body` on this thread if nothing is under way or queued; false if it did not. Takes no lock.
   template <class Body>
   bool run_here(Body&& body) {
-    {
-      std::lock_guard lock(mutex_);
-      if (busy_ || !queue_.empty()) return false;
-      busy_ = true;
-    }
+    if (queued_.load() != 0 || busy_.exchange(true)) return false;
     const Release release{*this};
     body();
     return true;
@@ -52,15 +48,25 @@ class Engine {
     Engine& engine;
     ~Release() { engine.release(); }
   };
-  void release();
+  void release() {
+    busy_.store(false);
+    if (waiters_.load() != 0) wake();
+  }
+  void wake();
+  // Until ready(), which is called with the lock held; false after `seconds`.
+  template <class Ready>
+  bool wait(std::unique_lock<std::mutex>& lock, double seconds, Ready&& ready);
   void loop();
 
   Execute execute_;
   Poll poll_;
-  std::mutex mutex_;
+  std::mutex mutex_;  // of what follows up to stopping_
   std::condition_variable changed_;
   std::deque<Item> queue_;
-  bool busy_ = false, pending_ = false, stopping_ = false;
+  bool pending_ = false, stopping_ = false;
+  // Who sets `busy_` runs; whoever waits for it to change counts himself first.
+  std::atomic<bool> busy_{false};
+  std::atomic<int> queued_{0}, waiters_{0};
   std::thread thread_;
   const pid_t pid_ = getpid();
 };

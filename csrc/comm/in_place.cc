@@ -26,51 +26,50 @@ void Communicator::release_region(uint32_t id) {
 
 Communicator::Place Communicator::place_of(const Call& call) const {
   const std::lock_guard lock(regions_mutex_);
-  const auto locate = [&](const std::byte* data, size_t bytes, uint32_t& id, uint64_t& offset) {
+  const auto locate = [&](const std::byte* data, size_t bytes, uint32_t& id, uint64_t& at) {
+    at = reinterpret_cast<uint64_t>(data);
     for (const auto& [candidate, region] : regions_) {
       const std::byte* const mine = region.segment->data() + size_t(node_->rank()) * region.stride;
       if (data < mine || data + bytes > mine + region.stride) continue;
       id = candidate;
-      offset = uint64_t(data - mine);
+      at = uint64_t(data - mine);
+      return;
     }
   };
-  Place place{0, 0, 0, 0, reinterpret_cast<uint64_t>(call.in.data), reinterpret_cast<uint64_t>(call.out.data)};
-  if (call.in.count) locate(call.in.data, call.in.bytes(), place.in_region, place.in_offset);
-  if (call.out.count) locate(call.out.data, call.out.bytes(), place.out_region, place.out_offset);
+  Place place;
+  if (call.in.count) locate(call.in.data, call.in.bytes(), place.in_region, place.in);
+  if (call.out.count) locate(call.out.data, call.out.bytes(), place.out_region, place.out);
   return place;
 }
 
 // Without staging, if all ranks' arrays can be reached where they are; every rank decides alike, from what all showed
 // on arrival.
-bool Communicator::run_in_place(const Call& call, int parity, Deadline deadline) {
+bool Communicator::run_in_place(const Call& call, std::vector<Place> shown, Deadline deadline) {
   const bool rooted_read = call.kind == Kind::broadcast;
   if (call.kind != Kind::allreduce && call.kind != Kind::reduce_scatter && call.kind != Kind::allgather && !rooted_read)
     return false;
   bool symmetric = true;
-  algo::Places places{std::vector<const std::byte*>(size_t(size())), std::vector<std::byte*>(size_t(size()))};
-  std::vector<Place> shown(static_cast<size_t>(size()));
   for (int peer = 0; peer < size(); ++peer) {
     if (rooted_read && peer != call.root) continue;
-    Place& place = shown[size_t(peer)];
-    std::memcpy(&place, node_->stage(peer, parity), sizeof place);
+    const Place& place = shown[size_t(peer)];
     symmetric &= place.in_region && (call.kind != Kind::allreduce || place.out_region);
   }
-  if (!symmetric && (!node_->reads_private() || contribution(call) < kSingleCopyBytes)) return false;
+  if (!symmetric && (!node_->single_copy() || contribution(call) < kSingleCopyBytes)) return false;
 
   std::vector<std::shared_ptr<Segment>> held;  // while they are read
-  const auto resolve = [&](int peer, uint32_t id, uint64_t offset) -> std::byte* {
+  const auto resolve = [&](int peer, uint32_t id, uint64_t at) -> std::byte* {
+    if (!symmetric) return reinterpret_cast<std::byte*>(at);
     const std::lock_guard lock(regions_mutex_);
     const auto region = regions_.find(id);
     if (region == regions_.end()) return nullptr;
     held.push_back(region->second.segment);
-    return region->second.segment->data() + size_t(peer) * region->second.stride + offset;
+    return region->second.segment->data() + size_t(peer) * region->second.stride + at;
   };
-  for (size_t peer = 0; peer < shown.size(); ++peer) {
-    const Place& place = shown[peer];
-    places.in[peer] = symmetric ? resolve(int(peer), place.in_region, place.in_offset)
-                                : reinterpret_cast<const std::byte*>(place.in_address);
-    places.out[peer] = symmetric ? resolve(int(peer), place.out_region, place.out_offset)
-                                 : reinterpret_cast<std::byte*>(place.out_address);
+  algo::Places places;
+  for (int peer = 0; peer < size(); ++peer) {
+    const Place& place = shown[size_t(peer)];
+    places.in.push_back(resolve(peer, place.in_region, place.in));
+    places.out.push_back(resolve(peer, place.out_region, place.out));
   }
   Net net(*world_, deadline);
   const auto reduction = reduction_of(call);

@@ -109,6 +109,13 @@ class Board {
     if (doorbell_[index].sleeping.load(std::memory_order_relaxed)) wake(index);
   }
 
+  // The same for all the others, with one fence.
+  void ring_all() {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    for (int i = 0; i < size(); ++i)
+      if (i != index_ && doorbell_[i].sleeping.load(std::memory_order_relaxed)) wake(i);
+  }
+
   // Waits until ready() is true. `missing` gives the members that are waited for (called only when the wait is long).
   // Raises the communicator's failure, PeerFailed, Timeout or Interrupted.
   template <class Ready, class Missing>

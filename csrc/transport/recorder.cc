@@ -155,20 +155,18 @@ class Recorder::Common final : public SharedMemory {
  public:
   Common(std::vector<Event>& trace, int rank, size_t stage_bytes)
       : trace_(trace), rank_(rank), stages_(4 * stage_bytes), stage_bytes_(stage_bytes) {}
-  std::byte* stage(int peer, int parity) override {
-    return stages_.data() + (peer == rank_ ? 0 : 2 * stage_bytes_) + size_t(parity) * stage_bytes_;
+  size_t claim(size_t) override { return (claims_++ % 2) * stage_bytes_; }
+  std::byte* stage(int peer, size_t place) override {
+    return stages_.data() + (peer == rank_ ? 0 : 2 * stage_bytes_) + place;
   }
   size_t stage_bytes() const override { return stage_bytes_; }
-  int parity() const override { return parity_; }
-  void barrier(Deadline) override {
-    trace_.push_back({Event::Kind::barrier, rank_, 0, 0});
-    parity_ ^= 1;
-  }
+  void barrier(Deadline) override { trace_.push_back({Event::Kind::barrier, rank_, 0, 0}); }
   void note_access(int peer, size_t bytes) override { trace_.push_back({Event::Kind::access, peer, bytes, 0}); }
 
  private:
   std::vector<Event>& trace_;
-  int rank_, parity_ = 0;
+  int rank_;
+  size_t claims_ = 0;
   std::vector<std::byte> stages_;
   size_t stage_bytes_;
 };

@@ -11,9 +11,26 @@
 #include "core/error.h"
 
 namespace pycoll {
+namespace {
+
+constexpr size_t kPage = 4096, kHugePage = 2 << 20;
+
+}  // namespace
 
 std::shared_ptr<Segment> Segment::map(int fd, size_t bytes) {
-  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, fd, 0);
+  // Huge pages need an address that is a multiple of theirs: more is reserved, and the rest given back.
+  void* at = MAP_FAILED;
+  void* const reserved =
+      mmap(nullptr, bytes + kHugePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (reserved != MAP_FAILED) {
+    const auto first = reinterpret_cast<uintptr_t>(reserved), last = first + bytes + kHugePage;
+    const uintptr_t begin = (first + kHugePage - 1) / kHugePage * kHugePage,
+                    end = begin + (bytes + kPage - 1) / kPage * kPage;
+    at = mmap(reinterpret_cast<void*>(begin), bytes, PROT_READ | PROT_WRITE,
+              MAP_FIXED | (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED), fd, 0);
+    if (begin > first) munmap(reserved, begin - first);
+    if (last > end) munmap(reinterpret_cast<void*>(end), last - end);
+  }
   if (at == MAP_FAILED) {
     const int reason = errno;
     if (fd >= 0) close(fd);

@@ -8,6 +8,8 @@
 #include <ctime>
 #include <string_view>
 
+#include "core/copy.h"
+
 namespace pycoll {
 namespace {
 
@@ -34,11 +36,14 @@ constexpr size_t channel_bytes_of(int size) {
 size_t arrivals_at(int size) {
   return page(Board::bytes(size));
 }
+size_t bells_at(int size) {
+  return arrivals_at(size) + 2 * sizeof(shm::Arrival) * size_t(size);
+}
 size_t stages_at(int size) {
-  return arrivals_at(size) + page(2 * sizeof(shm::Arrival) * size_t(size));
+  return page(bells_at(size) + sizeof(shm::Bell) * size_t(size));
 }
 size_t channels_at(int size) {
-  return stages_at(size) + 2 * shm::kStageBytes * size_t(size);
+  return stages_at(size) + shm::kStageBytes * size_t(size);
 }
 
 }  // namespace
@@ -52,15 +57,19 @@ ShmTransport::ShmTransport(std::shared_ptr<Segment> segment, int rank, std::vect
       segment_(std::move(segment)),
       board_(segment_->data(), rank, std::move(members), cores),
       arrivals_(reinterpret_cast<shm::Arrival*>(segment_->data() + arrivals_at(size()))),
+      bells_(reinterpret_cast<shm::Bell*>(segment_->data() + bells_at(size()))),
       stages_(segment_->data() + stages_at(size())),
       channels_(segment_->data() + channels_at(size())),
       slot_bytes_(slot_bytes_of(size())),
-      channel_bytes_(channel_bytes_of(size())) {
+      channel_bytes_(channel_bytes_of(size())),
+      crowded_(size() > cores),
+      probed_array_(shm::kProbedBytes / sizeof(uint64_t)) {
   for (int peer = 0; peer < size(); ++peer)
     for (const Lane lane : {Lane::collective, Lane::p2p})
       for (const bool sending : {false, true}) queues_.push_back({{}, peer, lane, sending});
-  probe_value_ = reinterpret_cast<uint64_t>(&probe_value_);
-  board_.show_probe(probe_value_);
+  probed_array_[0] = reinterpret_cast<uint64_t>(probed_array_.data());
+  board_.show_probe(probed_array_[0]);
+  settle_choices();
 }
 
 // The kernel copies from one process to another where its security settings let it (the same that a debugger needs).
@@ -96,8 +105,7 @@ void ShmTransport::read(int peer, Bytes to, uint64_t from) {
 // Once all have met, so that every peer's word is there to be read.
 void ShmTransport::probe_reading() {
   probed_ = true;
-  const char* const wanted = std::getenv("PYCOLL_SINGLE_COPY");
-  reads_private_ = !wanted || std::string_view(wanted) != "0";
+  reads_private_ = true;
   for (int peer = 0; peer < size() && reads_private_; ++peer) {
     uint64_t value = 0;
     const uint64_t address = board_.probe(peer);
@@ -110,10 +118,9 @@ void ShmTransport::barrier(Deadline deadline) {
   const uint32_t tick = ++tick_;
   const int parity = int(tick & 1);
   arrival(rank(), parity).reads_private = reads_private_;
+  arrival(rank(), parity).plan = uint8_t((findings_.streams ? shm::kStreams : 0) |
+                                         (findings_.single_copy ? shm::kSingleCopy : 0) | (asking_ ? shm::kProbe : 0));
   arrival(rank(), parity).tick.store(tick, std::memory_order_release);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  for (int peer = 0; peer < size(); ++peer)
-    if (peer != rank()) board_.ring(peer);
   const auto missing = [&] {
     std::vector<int> late;
     for (int peer = 0; peer < size(); ++peer)
@@ -129,10 +136,22 @@ void ShmTransport::barrier(Deadline deadline) {
     };
     board_.wait(ready, missing, deadline);
   }
+  // Nobody could go on before the last one came, and that one is here: it is soon enough to wake sleepers now, when the
+  // fence that this takes no longer waits for the store above.
+  board_.ring_all();
+  plan_ = arrival(0, parity).plan;
   if (all_read_private_ || tick > kProbeTicks) return;
   if (!probed_) probe_reading();
   all_read_private_ = true;
   for (int peer = 0; peer < size(); ++peer) all_read_private_ &= arrival(peer, parity).reads_private != 0;
+}
+
+size_t ShmTransport::claim(size_t bytes) {
+  const size_t lines = (bytes + shm::kLine - 1) / shm::kLine * shm::kLine;
+  if (claimed_ + lines > shm::kStageBytes) claimed_ = 0;
+  const size_t place = claimed_;
+  claimed_ += lines;
+  return place;
 }
 
 shm::Channel& ShmTransport::channel(int from, int to, Lane lane) {

@@ -1,7 +1,8 @@
 // Transport through memory that the ranks of a node share; with Segment::local(), between threads of one process.
 //
-// The segment holds, in this order: the board; two arrival cells a rank; two stages a rank; then for every ordered pair
-// of ranks and each lane a channel of kDepth slots. Pages never touched cost nothing.
+// The segment holds, in this order: the board; two arrival cells a rank; the bells of
+// probes; a stage a rank; then for every ordered pair of
+// ranks and each lane a channel of kDepth slots. Pages never touched cost nothing.
 #pragma once
 #include <array>
 #include <deque>
@@ -9,6 +10,7 @@
 
 #include "core/signature.h"
 #include "transport/board.h"
+#include "transport/probe.h"
 #include "transport/segment.h"
 #include "transport/transport.h"
 
@@ -19,14 +21,33 @@ namespace shm {
 // What a rank shows the others when it enters an operation: one cache line, flag and small payload together.
 struct alignas(kLine) Arrival {
   std::atomic<uint32_t> tick;
-  uint32_t reads_private;  // 1 if this rank has found that it can read all its peers' memory
+  uint8_t reads_private;  // 1 if this rank has found that it can read all its peers' memory
+  uint8_t plan;           // of rank 0: what all go by from this meeting on
+  uint16_t unused;
   Signature signature;
   std::byte payload[32];
 };
 static_assert(sizeof(Arrival) == kLine);
 
 inline constexpr int kDepth = 4;
-inline constexpr size_t kStageBytes = 256 << 10;
+// A stage is a ring: what is written next was read so long ago that no second-level cache holds it. Writing lines that
+// the reader still has takes twice as long.
+inline constexpr size_t kStageBytes = 2 << 20;
+inline constexpr size_t kClaimMost = kStageBytes / 4;  // of two in turn, neither reaches into the other
+
+inline constexpr size_t kProbedBytes = 32 << 10;  // in each way that a probe tries
+
+// Bits of Arrival::plan.
+inline constexpr uint8_t kProbe = 1;       // all probe now
+inline constexpr uint8_t kStreams = 2;     // into stages by streaming stores
+inline constexpr uint8_t kSingleCopy = 4;  // large private arrays are read where they are
+
+// Flags of a probe, a rank's two: from rank 0 to it, and back.
+struct Bell {
+  alignas(kLine) std::atomic<uint32_t> there;
+  alignas(kLine) std::atomic<uint32_t> back;
+  std::atomic<bool> farthest;  // written by rank 0: this one is
+};
 
 // Slots from one rank to another. A message fills one slot or more; `filled` and `emptied` count slots.
 struct Channel {
@@ -54,17 +75,28 @@ class ShmTransport final : public Transport, public SharedMemory {
   void announce(const Failure& failure) override { board_.announce(failure); }
 
   SharedMemory* shared() override { return this; }
-  std::byte* stage(int peer, int parity) override { return stages_ + size_t(2 * peer + parity) * shm::kStageBytes; }
-  size_t stage_bytes() const override { return shm::kStageBytes; }
-  int parity() const override { return int((tick_ + 1) & 1); }
+  size_t claim(size_t bytes) override;
+  std::byte* stage(int peer, size_t place) override { return stages_ + size_t(peer) * shm::kStageBytes + place; }
+  size_t stage_bytes() const override { return shm::kClaimMost; }
+  // After ranks have claimed differently, and before any claims again.
+  void reset_claims() { claimed_ = 0; }
+  Stores staged_stores() const override { return plan_ & shm::kStreams ? Stores::streaming : Stores::ordinary; }
   void barrier(Deadline deadline) override;
   void note_access(int, size_t bytes) override { account(bytes); }
-  bool reads_private() const override { return all_read_private_; }
+  bool single_copy() const override { return all_read_private_ && (plan_ & shm::kSingleCopy); }
   void read(int peer, Bytes to, uint64_t from) override;
 
-  // The cell to fill before the next barrier (`parity()`), and to read after it.
+  // The cells to fill before the next barrier are those of next_parity(), and are to be read after it.
+  int next_parity() const { return int((tick_ + 1) & 1); }
   shm::Arrival& arrival(int peer, int parity) { return arrivals_[2 * peer + parity]; }
   Board& board() { return board_; }
+
+  // Has rank 0 ask for a probe at the next barrier, if one is due.
+  void ask_for_probe();
+  // After a barrier: probes if rank 0 asked for it. All ranks call this at the same barriers.
+  void probe_if_asked(Deadline deadline);
+  // Of rank 0; on others, what rank 0 found is known by its choices alone.
+  Findings findings() const { return findings_; }
 
  private:
   struct Transfer {
@@ -81,6 +113,10 @@ class ShmTransport final : public Transport, public SharedMemory {
   };
 
   void probe_reading();
+  void probe(Deadline deadline);
+  void settle_choices();
+  void meet(int peer, Deadline deadline);
+  double exchange(int peer, int way, size_t place, Deadline deadline);
   bool try_read(int peer, Bytes to, uint64_t from) const;
   Ticket post(Queue& queue, std::byte* data, size_t bytes);
   void progress();
@@ -92,11 +128,19 @@ class ShmTransport final : public Transport, public SharedMemory {
   std::shared_ptr<Segment> segment_;
   Board board_;
   shm::Arrival* arrivals_;
+  shm::Bell* bells_;
   std::byte* stages_;
   std::byte* channels_;
   size_t slot_bytes_, channel_bytes_;
   uint32_t tick_ = 0;
-  uint64_t probe_value_;
+  size_t claimed_ = 0;
+  const bool crowded_;  // more ranks than cores
+  uint8_t plan_ = 0;
+  bool asking_ = false;
+  int forced_stores_ = -1, forced_single_copy_ = -1;  // by the user: 0 or 1
+  Findings findings_;
+  double next_probe_ = 0;               // seconds of the monotonic clock
+  std::vector<uint64_t> probed_array_;  // private memory that peers read to see if they can; begins with its address
   bool probed_ = false, reads_private_ = false, all_read_private_ = false;
   std::deque<Transfer> transfers_;
   std::vector<Ticket> free_;

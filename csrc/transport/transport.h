@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/bytes.h"
+#include "core/copy.h"
 #include "core/deadline.h"
 #include "core/failure.h"
 
@@ -75,15 +76,18 @@ class Transport {
 class SharedMemory {
  public:
   virtual ~SharedMemory() = default;
-  // Rank `peer`'s stage, stage_bytes() long. Written by its owner between barriers, read by all; `parity` 0 or 1.
-  virtual std::byte* stage(int peer, int parity) = 0;
+  // A place of so many bytes in every rank's stage, the same in each: all ranks claim alike, at most once between two
+  // barriers, at most stage_bytes(). Its owner writes there before the next barrier, all may read it until the one
+  // after.
+  virtual size_t claim(size_t bytes) = 0;
+  virtual std::byte* stage(int peer, size_t place) = 0;
   virtual size_t stage_bytes() const = 0;
+  // Which stores into a stage bring data to a peer sooner.
+  virtual Stores staged_stores() const { return Stores::ordinary; }
   // Returns when every rank has called it; memory written before is visible after.
   virtual void barrier(Deadline deadline) = 0;
-  // The stage to write before the next barrier; a block later it is the other one, so one barrier a block is enough.
-  virtual int parity() const { return 0; }
-  // True if read() works between all ranks.
-  virtual bool reads_private() const { return false; }
+  // True if read() works between all ranks, and is faster than a stage.
+  virtual bool single_copy() const { return false; }
   // Copies from `from`, an address in rank `peer`'s private memory. Raises TransportError.
   virtual void read(int peer, Bytes to, uint64_t from) { (void)peer, (void)to, (void)from; }
   // Called before reading or writing `bytes` bytes of a peer's memory in place; the recorder writes it down.
