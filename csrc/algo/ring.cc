@@ -4,30 +4,33 @@
 //   reduce_scatter  (P-1)k rounds   S - c_r bytes sent by rank r
 //   allgather       (P-1)k rounds   S - c_(r+1)
 //   allreduce      2(P-1)k rounds   2S - c_r - c_(r+1), which is 2S(P-1)/P where P divides the count
-//   k = 1 if the largest chunk is below 32 KiB, else 2 ceil(largest / 512 KiB). Uneven chunks: these rounds at most.
+//   k = l ceil(largest chunk / l s), where l = largest / 16 KiB, but at least 1 and at most d: the transport's depth d
+//   and segment bytes s (Transport::pipeline: 2 and 256 KiB over memory). Uneven chunks: these rounds at most.
 // Chunk i is summed in the order of ranks i+1, i+2, ..., P-1, 0, ..., i.
 //
 // `in` is read once and `out` written once: sums on their way stay in a few segments of scratch, which a cache holds.
 #include "pattern/ring.h"
+
+#include <algorithm>
+
 #include "algo/collectives.h"
 #include "algo/local.h"
 
 namespace pycoll::algo {
 namespace {
 
-constexpr size_t kSegment = 256 << 10;
-constexpr size_t kOverlap = 32 << 10;  // chunks from here on are cut, so that one part is reduced as another travels
-constexpr size_t kLanes = 2;           // segments in flight
+constexpr size_t kSegmentLeast = 16 << 10;  // cut no finer: a message costs some microseconds, whatever its length
 
-// How a chunk is cut: in `blocks` blocks of `lanes` segments of `count` elements. The same for all ranks and chunks.
+// How a chunk is cut: in `blocks` blocks of `lanes` segments of `count` elements; `lanes` of them are in flight, so that
+// one is reduced as others travel. The same for all ranks and chunks.
 struct Cut {
   size_t blocks, lanes, count;
 };
-Cut cut_of(const Layout& layout, DType dtype) {
+Cut cut_of(const Layout& layout, DType dtype, Pipeline pipeline) {
   const size_t largest = largest_of(layout), bytes = largest * size_of(dtype);
-  if (bytes < kOverlap) return {1, 1, largest};
-  const size_t blocks = (bytes + kLanes * kSegment - 1) / (kLanes * kSegment), segments = blocks * kLanes;
-  return {blocks, kLanes, (largest + segments - 1) / segments};
+  const size_t lanes = std::clamp<size_t>(bytes / kSegmentLeast, 1, pipeline.depth), block = lanes * pipeline.bytes;
+  const size_t blocks = std::max<size_t>(1, (bytes + block - 1) / block), segments = blocks * lanes;
+  return {blocks, lanes, (largest + segments - 1) / segments};
 }
 
 struct Job {
@@ -45,7 +48,7 @@ class Pipeline {
       : net_(net),
         job_(job),
         ring_{net.rank(), net.size()},
-        cut_(cut_of(job.layout, job.own.dtype)),
+        cut_(cut_of(job.layout, job.own.dtype, net.pipeline())),
         flights_(cut_.lanes) {
     if (scratch) slots_ = borrow(*scratch, 2 * cut_.lanes * cut_.count, job.own.dtype);
   }
