@@ -22,6 +22,7 @@ constexpr size_t kEagerPiece = 60 << 10;
 constexpr size_t kEagerMost = 4 << 20;
 constexpr size_t kDepth = 16;
 constexpr int kSpins = 2000;                      // tests before the first look around
+constexpr int kHot = 4;                           // tests before the first yield
 constexpr double kLook = 0.02;                    // seconds between two
 
 constexpr int tag_of(Lane lane) {
@@ -162,7 +163,7 @@ void MpiTransport::wait_until(const std::function<bool()>& ready, int peer, Dead
   for (int i = 0; i < kSpins; ++i) {
     if (ready()) return;
     move_beside();
-    if (i > 100) sched_yield();
+    if (i > kHot) sched_yield();
   }
   auto looked = Deadline::Clock::now();
   for (int round = 0; !ready(); ++round) {

@@ -2,7 +2,9 @@
 # Hosts on one machine: network namespaces on a switch of their own, each with a shaped, full-duplex link.
 #   hosts.sh up NAME COUNT RATE [DELAY]   e.g. hosts.sh up lab 4 1gbit 50us; RATE may be "none"
 #   hosts.sh in HOST COMMAND...           runs a command on lab0, lab1, ...: with that host name and a /dev/shm of its own
-#   hosts.sh down NAME                    ends what still runs on them, and removes them
+#   hosts.sh stop NAME                    ends what still runs on them
+#   hosts.sh down NAME                    stops and removes them
+# NAME ends in a letter.
 # Needs root and iproute2. The switch is a bridge in a namespace of its own, so that nothing of it can be seen, or meet
 # anything, outside: the namespaces NAME-switch, NAME0, NAME1, ... are all there is, and no file is left behind.
 set -euo pipefail
@@ -45,7 +47,7 @@ in_host() {
 }
 
 enter() { # inside the host's namespaces
-  local host=$1 name=${1%%[0-9]*} i
+  local host=$1 name=${1%"${1##*[!0-9]}"} i
   shift
   hostname "$host"
   mount -t tmpfs tmpfs /dev/shm
@@ -54,18 +56,26 @@ enter() { # inside the host's namespaces
   exec "$@"
 }
 
+spaces() {
+  ip netns list | awk '{print $1}' | grep -E "^$1(-switch|[0-9]+)\$" || true
+}
+
+stop() {
+  local space
+  for space in $(spaces "$1"); do ip netns pids "$space" | xargs -r kill -9 2>/dev/null || true; done
+}
+
 down() {
   local space
-  for space in $(ip netns list | awk '{print $1}' | grep -E "^$1(-switch|[0-9]+)\$"); do
-    ip netns pids "$space" | xargs -r kill -9 2>/dev/null || true
-    ip netns del "$space"
-  done
+  stop "$1"
+  for space in $(spaces "$1"); do ip netns del "$space"; done
 }
 
 case ${1:-} in
   up) shift && up "$@" ;;
   in) shift && in_host "$@" ;;
   enter) shift && enter "$@" ;;
+  stop) stop "$2" ;;
   down) down "$2" ;;
-  *) sed -n '2,7s/^# \?//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,8s/^# \?//p' "$0" >&2; exit 2 ;;
 esac
