@@ -68,7 +68,6 @@ bench: $(OPENMPI)/build $(OPENMPI)/demo ## allreduce beside mpi4py over 2 ranks
 	.venv/bin/pycoll run -n 2 bench/allreduce.py
 
 bench-hosts: $(OPENMPI)/build $(OPENMPI)/demo $(MPICH)/build ## allreduce between hosts beside Open MPI and MPICH; root
-	$(call PIP,.venv-mpich) install 'mpi4py>=4.0'
 	mkdir -p out
 	.venv/bin/python bench/hosts.py --mpi .venv --mpi .venv-mpich --json out/hosts.json
 

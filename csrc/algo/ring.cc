@@ -21,8 +21,8 @@ namespace {
 
 constexpr size_t kSegmentLeast = 16 << 10;  // cut no finer: a message costs some microseconds, whatever its length
 
-// How a chunk is cut: in `blocks` blocks of `lanes` segments of `count` elements; `lanes` of them are in flight, so that
-// one is reduced as others travel. The same for all ranks and chunks.
+// How a chunk is cut: in `blocks` blocks of `lanes` segments of `count` elements; `lanes` of them are in flight, so
+// that one is reduced as others travel. The same for all ranks and chunks.
 struct Cut {
   size_t blocks, lanes, count;
 };

@@ -17,13 +17,14 @@ constexpr int kNoticeTag = 3;
 constexpr size_t kMessageMost = size_t(1) << 30;  // MPI counts are int
 // Up to its eager limit an MPI sends at once. Above, both sides first exchange short messages, which over TCP queue up
 // behind the data under way: the link then rests for as long as that takes. Open MPI's limit over TCP is 64 KiB, its
-// header included. So this is the longest piece that travels, until an array is too long to be sent ahead of its receive.
+// header included. So this is the longest piece that travels, until an array is too long to be sent ahead of its
+// receive.
 constexpr size_t kEagerPiece = 60 << 10;
 constexpr size_t kEagerMost = 4 << 20;
 constexpr size_t kDepth = 16;
-constexpr int kSpins = 2000;                      // tests before the first look around
-constexpr int kHot = 4;                           // tests before the first yield
-constexpr double kLook = 0.02;                    // seconds between two
+constexpr int kSpins = 2000;    // tests before the first look around
+constexpr int kHot = 4;         // tests before the first yield
+constexpr double kLook = 0.02;  // seconds between two
 
 constexpr int tag_of(Lane lane) {
   return 1 + int(lane);

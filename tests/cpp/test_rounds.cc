@@ -27,11 +27,13 @@ struct Arena {
 };
 
 using Body = std::function<void(Net&, Scratch&)>;
-Recording record(int size, const Body& body) {
+constexpr Pipeline kOverMemory{256 * KiB, 2}, kDeep{60 * KiB, 16};
+Recording record(int size, const Body& body, Pipeline pipeline = kOverMemory) {
   Recording recording(size);
   Scratch scratch;
   for (int rank = 0; rank < size; ++rank) {
     Recorder transport(recording, rank, size, Recorder::Memory::separate);
+    transport.set_pipeline(pipeline);
     Net net(transport, Deadline::after(60));
     body(net, scratch);
   }
@@ -93,11 +95,12 @@ Cost per_rank(int rounds, int size, const std::function<size_t(int)>& bytes) {
 }
 
 using Allreduce = void (*)(Net&, ConstBuffer, Buffer, algo::Reduction, Scratch&);
-Recording record_allreduce(int size, size_t count, Allreduce allreduce) {
+Recording record_allreduce(int size, size_t count, Allreduce allreduce, Pipeline pipeline = kOverMemory) {
   Arena arena(count);
-  return record(size, [&](Net& net, Scratch& scratch) {
+  const auto body = [&](Net& net, Scratch& scratch) {
     allreduce(net, arena.input(), arena.output(), {ReduceOp::avg, size}, scratch);
-  });
+  };
+  return record(size, body, pipeline);
 }
 using ReduceScatter = void (*)(Net&, ConstBuffer, Buffer, const Layout&, algo::Reduction, Scratch&);
 Recording record_reduce_scatter(int size, const Layout& layout, ReduceScatter reduce_scatter) {
@@ -116,9 +119,10 @@ Layout fair(int size, size_t count) {
   return layout_of(Partition{count, size_t(size)});
 }
 
-int ring_segments(size_t largest) {
+int ring_segments(size_t largest, Pipeline pipeline = kOverMemory) {
   if (largest == 0) return 0;
-  return largest < 32 * KiB ? 1 : int(2 * ceil_div(largest, 512 * KiB));
+  const size_t lanes = std::max<size_t>(1, std::min(pipeline.depth, largest / (16 * KiB)));
+  return int(lanes * ceil_div(largest, lanes * pipeline.bytes));
 }
 
 // A layout with large, small and empty chunks.
@@ -143,6 +147,18 @@ TEST("rounds: ring") {
            record_allgather(size, layout, [&](Net& net, Buffer x, Scratch&) { algo::ring_allgather(net, x, layout); }),
            per_rank(pass, size, [&](int r) { return size == 1 ? 0 : 4 * count - chunk[r + 1]; }));
   });
+}
+
+// On a transport that wants more and shorter segments in flight.
+TEST("rounds: ring, deep") {
+  for (int size = 1; size <= std::min(kMostRanks, 9); ++size)
+    for (const size_t count : {1, 1009, 20011, 200003, 1000003}) {
+      const Chunks chunk{count, size};
+      expect("ring_allreduce", count, record_allreduce(size, count, algo::ring_allreduce, kDeep),
+             per_rank(2 * (size - 1) * ring_segments(chunk[0], kDeep), size,
+                      [&](int r) { return size == 1 ? 0 : 8 * count - chunk[r] - chunk[r + 1]; }),
+             count < size_t(size) ? Rounds::at_most : Rounds::exact);
+    }
 }
 
 TEST("rounds: ring, uneven layouts") {
