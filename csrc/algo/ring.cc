@@ -42,9 +42,9 @@ struct Job {
   int first_step, last_step;  // of pattern::Ring
 };
 
-class Pipeline {
+class Relay {
  public:
-  Pipeline(Net& net, const Job& job, Scratch* scratch)
+  Relay(Net& net, const Job& job, Scratch* scratch)
       : net_(net),
         job_(job),
         ring_{net.rank(), net.size()},
@@ -54,13 +54,20 @@ class Pipeline {
   }
 
   // Items are (block, step, lane), the lane fastest: item i sends what item i - lanes has received and reduced.
+  void begin() {
+    for (size_t i = 0; i < cut_.lanes; ++i) start(i);
+  }
   // Before item i starts, all items before i - lanes + 1 are finished, and the `lanes` - 1 after those are in flight.
-  void run() {
+  void end() {
     const size_t lanes = cut_.lanes, items = cut_.blocks * size_t(job_.last_step - job_.first_step) * lanes;
-    for (size_t i = 0; i < items + lanes; ++i) {
-      if (i >= lanes) finish(i - lanes);
+    for (size_t i = lanes; i < items + lanes; ++i) {
+      finish(i - lanes);
       if (i < items) start(i);
     }
+  }
+  void run() {
+    begin();
+    end();
   }
 
  private:
@@ -130,21 +137,42 @@ void ring_reduce_scatter(Net& net, ConstBuffer in, Buffer out, const Layout& lay
                          Scratch& scratch) {
   if (net.size() == 1) return alone(in, out, reduction);
   const int steps = net.size() - 1;
-  Pipeline(net, {in, out, {}, layout, reduction, 0, steps}, &scratch).run();
+  Relay(net, {in, out, {}, layout, reduction, 0, steps}, &scratch).run();
 }
 
 void ring_allgather(Net& net, Buffer x, const Layout& layout) {
   if (net.size() == 1) return;
   const int steps = net.size() - 1;
   const Buffer own = x[layout[size_t(net.rank())]];
-  Pipeline(net, {{}, own, x, layout, {ReduceOp::sum}, steps, 2 * steps}, nullptr).run();
+  Relay(net, {{}, own, x, layout, {ReduceOp::sum}, steps, 2 * steps}, nullptr).run();
+}
+
+struct RingAllreduce::State {
+  Layout layout;
+  Job job;
+  Relay relay;
+  State(Net& net, ConstBuffer in, Buffer out, Reduction reduction, Scratch& scratch)
+      : layout(layout_of(Partition{in.count, size_t(net.size())})),
+        job{in, out[layout[size_t(net.rank())]], out, layout, reduction, 0, 2 * (net.size() - 1)},
+        relay(net, job, &scratch) {}
+};
+
+RingAllreduce::RingAllreduce(Net& net, ConstBuffer in, Buffer out, Reduction reduction, Scratch& scratch) {
+  if (net.size() == 1) {
+    alone(in, out, reduction);
+    return;
+  }
+  state_ = std::make_unique<State>(net, in, out, reduction, scratch);
+  state_->relay.begin();
+}
+RingAllreduce::~RingAllreduce() = default;
+
+void RingAllreduce::finish() {
+  if (state_) state_->relay.end();
 }
 
 void ring_allreduce(Net& net, ConstBuffer in, Buffer out, Reduction reduction, Scratch& scratch) {
-  if (net.size() == 1) return alone(in, out, reduction);
-  const Layout layout = layout_of(Partition{in.count, size_t(net.size())});
-  const Buffer own = out[layout[size_t(net.rank())]];
-  Pipeline(net, {in, own, out, layout, reduction, 0, 2 * (net.size() - 1)}, &scratch).run();
+  RingAllreduce(net, in, out, reduction, scratch).finish();
 }
 
 }  // namespace pycoll::algo

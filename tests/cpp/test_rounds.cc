@@ -442,20 +442,25 @@ void check_hierarchical(int nodes, int node_size, int short_of, size_t count) {
     algo::hierarchical_allreduce(levels, arena.input(), arena.output(), {ReduceOp::avg, size}, scratch);
   });
 
-  const Chunks lane_chunk{count, lanes};
+  const size_t blocks = std::max<size_t>(1, ceil_div(4 * count, size_t(lanes) * 2048 * KiB));
+  const auto block = [&](size_t b) { return Chunks{count, int(blocks)}[int(b)] / 4; };
   const auto sent = [&](int rank) {
     const int node = rank / node_size, place = rank % node_size, ranks = node + 1 == nodes ? lanes : node_size;
-    const auto chunk = [&](int i) { return i % ranks < lanes ? lane_chunk[i % ranks] : 0; };
-    size_t bytes = ranks == 1 ? 0 : 8 * count - chunk(place) - chunk(place + 1);
-    const Chunks piece{place < lanes ? lane_chunk[place] / 4 : 0, nodes};
-    if (place < lanes && nodes > 1) bytes += 2 * lane_chunk[place] - piece[node] - piece[node + 1];
+    size_t bytes = 0;
+    for (size_t b = 0; b < blocks; ++b) {
+      const Chunks lane_chunk{block(b), lanes};
+      const auto chunk = [&](int i) { return i % ranks < lanes ? lane_chunk[i % ranks] : 0; };
+      bytes += ranks == 1 ? 0 : 8 * block(b) - chunk(place) - chunk(place + 1);
+      const Chunks piece{place < lanes ? lane_chunk[place] / 4 : 0, nodes};
+      if (place < lanes && nodes > 1) bytes += 2 * lane_chunk[place] - piece[node] - piece[node + 1];
+    }
     return bytes;
   };
-  const Chunks piece{lane_chunk[0] / 4, nodes};
+  const Chunks lane_chunk{block(0), lanes}, piece{lane_chunk[0] / 4, nodes};
   const int inside = (node_size - 1) * ring_segments(lane_chunk[0]),
             between = 2 * (nodes - 1) * ring_segments(piece[0]);
-  expect("hierarchical_allreduce", count, recording, per_rank(2 * inside + between, size, sent),
-         short_of || piece.count < size_t(nodes) ? Rounds::at_most : Rounds::exact);
+  expect("hierarchical_allreduce", count, recording, per_rank(int(blocks) * (2 * inside + between), size, sent),
+         short_of || blocks > 1 || piece.count < size_t(nodes) ? Rounds::at_most : Rounds::exact);
 }
 
 TEST("rounds: hierarchical") {
@@ -464,6 +469,13 @@ TEST("rounds: hierarchical") {
       for (const size_t count : {0, 1, 7, 64, 97, 1009, 100003})
         for (int short_of = 0; short_of < std::min(node_size, nodes > 1 ? 3 : 1); ++short_of)
           check_hierarchical(nodes, node_size, short_of, count);
+}
+
+TEST("rounds: hierarchical, several blocks") {
+  for (int nodes = 1; nodes <= 3; ++nodes)
+    for (int node_size = 1; node_size <= 3; ++node_size)
+      for (int short_of = 0; short_of < std::min(node_size, nodes > 1 ? 2 : 1); ++short_of)
+        check_hierarchical(nodes, node_size, short_of, 4'000'037);
 }
 
 // Direct collectives send nothing: barriers, and bytes read from peers in place. Stages of 4 KiB make many blocks.

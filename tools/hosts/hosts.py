@@ -69,6 +69,8 @@ class Hosts:
             start += ["--mca", "btl_tcp_if_include", "eth0"]
             start += ["--host", ",".join(f"{name}:{per_host}" for name in self.names), "-n", ranks]
             start += ["--map-by", "slot:OVERSUBSCRIBE", "--bind-to", "none"]
+            if per_host * self.count > len(os.sched_getaffinity(0)):  # it cannot know that hosts share cores
+                start += ["--mca", "mpi_yield_when_idle", "1"]
         else:
             start = ["mpiexec", "-launcher", "ssh", "-launcher-exec", LAUNCHER, "-hosts", ",".join(self.names)]
             start += ["-n", ranks, "-ppn", str(per_host), "-iface", "eth0"]
