@@ -356,14 +356,16 @@ TEST("rounds: pairwise") {
       const auto chunk = [&](int i) { return 4 * layout[size_t(i)].count; };
       const size_t segment = size == 1 ? 1 : std::clamp(2048 * KiB / peers, 4 * KiB, 256 * KiB);
       const int reduce = int(ceil_div(ceil_div(4 * largest_of(layout), segment) * peers, window));
-      const int gather = int(ceil_div(peers, window));
+      const int gather = int(ceil_div(ceil_div(4 * largest_of(layout), 256 * KiB) * peers, window)),
+                root_links = int(ceil_div(peers, window));
       expect("pairwise_reduce_scatter", count, record_reduce_scatter(size, layout, algo::pairwise_reduce_scatter),
              per_rank(reduce, size, [&](int r) { return 4 * count - chunk(r); }),
              full && even ? Rounds::exact : Rounds::at_most);
       expect("pairwise_allgather", count,
              record_allgather(size, layout,
                               [&](Net& net, Buffer x, Scratch&) { algo::pairwise_allgather(net, x, layout); }),
-             per_rank(gather, size, [&](int r) { return peers * chunk(r); }), full ? Rounds::exact : Rounds::at_most);
+             per_rank(gather, size, [&](int r) { return peers * chunk(r); }),
+             full && even ? Rounds::exact : Rounds::at_most);
       if (layout == fair(size, count))
         expect("pairwise_allreduce", count, record_allreduce(size, count, algo::pairwise_allreduce),
                per_rank(reduce + gather, size, [&](int r) { return 4 * count - chunk(r) + peers * chunk(r); }),
@@ -376,14 +378,15 @@ TEST("rounds: pairwise") {
                         algo::pairwise_gather(net, arena.input()[layout[size_t(net.rank())]], other.output(), root,
                                               layout);
                       }),
-               per_rank(gather, size, [&](int r) { return r == root ? 0 : chunk(r); }), Rounds::at_most);
+               per_rank(root_links, size, [&](int r) { return r == root ? 0 : chunk(r); }), Rounds::at_most);
         expect("pairwise_scatter", count,
                record(size,
                       [&](Net& net, Scratch&) {
                         algo::pairwise_scatter(net, arena.input(), other.output()[layout[size_t(net.rank())]], root,
                                                layout);
                       }),
-               per_rank(gather, size, [&](int r) { return r == root ? 4 * count - chunk(r) : 0; }), Rounds::at_most);
+               per_rank(root_links, size, [&](int r) { return r == root ? 4 * count - chunk(r) : 0; }),
+               Rounds::at_most);
       }
     }
   });
