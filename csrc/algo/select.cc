@@ -10,7 +10,7 @@ namespace {
 constexpr Algo kAll[] = {Algo::ring,     Algo::tree,   Algo::doubling,     Algo::halving,      Algo::circulant,
                          Algo::pairwise, Algo::direct, Algo::hierarchical, Algo::dissemination};
 
-// Latency-bound below, bandwidth-bound above. Over messages, from docs/performance-hosts.md; a measured table replaces
+// Latency-bound below, bandwidth-bound above. Over messages, from docs/performance.md; a measured table replaces
 // it.
 constexpr size_t kSmall = 16 << 10, kMiddle = 1 << 20;
 
