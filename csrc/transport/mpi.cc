@@ -23,7 +23,7 @@ constexpr size_t kEagerPiece = 60 << 10;
 constexpr size_t kEagerMost = 4 << 20;
 constexpr size_t kDepth = 16;
 constexpr int kSpins = 2000;    // tests before the first look around
-constexpr int kHot = 4;         // tests before the first yield
+constexpr int kHot = 4;         // tests before the first yield: what delivers the message may need this core
 constexpr double kLook = 0.02;  // seconds between two
 
 constexpr int tag_of(Lane lane) {
