@@ -21,7 +21,7 @@ PIP = $(1)/bin/python -m pip --disable-pip-version-check --quiet
 OPENMPI := .venv/.stamps
 MPICH := .venv-mpich/.stamps
 
-.PHONY: help demo test cpp-test py-test mpich-test wheel-test bench lint format asan tsan docs clean distclean
+.PHONY: help demo test cpp-test py-test mpich-test wheel-test bench bench-hosts lint format asan tsan docs clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ comma := ,
 bench: $(OPENMPI)/build $(OPENMPI)/demo ## allreduce beside mpi4py over 2 ranks
 	mkdir -p out
 	.venv/bin/pycoll run -n 2 bench/allreduce.py
+
+bench-hosts: $(OPENMPI)/build $(OPENMPI)/demo $(MPICH)/build ## allreduce between hosts beside Open MPI and MPICH; root
+	mkdir -p out
+	.venv/bin/python bench/hosts.py --mpi .venv --mpi .venv-mpich --json out/hosts.json
 
 wheel-test: $(OPENMPI)/setup ## what "pip install ." gives on a machine without MPI, used from outside the checkout
 	rm -rf build/wheel

@@ -8,6 +8,8 @@
 //   scaled. Halves: the caller widened them to f32 first, but for the algorithms that round once by themselves
 //   (rounds_once()).
 #pragma once
+#include <memory>
+
 #include "core/buffer.h"
 #include "core/op.h"
 #include "core/partition.h"
@@ -26,6 +28,17 @@ void ring_reduce_scatter(Net& net, ConstBuffer in, Buffer out, const Layout& lay
                          Scratch& scratch);
 void ring_allgather(Net& net, Buffer x, const Layout& layout);
 void ring_allreduce(Net& net, ConstBuffer in, Buffer out, Reduction reduction, Scratch& scratch);
+// The same in two parts: its first segments travel while the caller does other things, with another Scratch.
+class RingAllreduce {
+ public:
+  RingAllreduce(Net& net, ConstBuffer in, Buffer out, Reduction reduction, Scratch& scratch);
+  ~RingAllreduce();
+  void finish();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 // circulant.cc
 void circulant_reduce_scatter(Net& net, ConstBuffer in, Buffer out, const Layout& layout, Reduction reduction,

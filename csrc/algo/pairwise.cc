@@ -2,14 +2,14 @@
 // Everybody starts with the next rank, so that no rank is sent to by all at once, and keeps at most 16 messages each
 // way in flight.
 //
-// Cost of P ranks, S bytes, chunk c_i of rank i, W = min(16, P-1), k segments of the largest chunk:
+// Cost of P ranks, S bytes, chunk c_i of rank i, W = min(16, P-1), k and m segments of the largest chunk:
 //   reduce_scatter    ceil(k(P-1)/W) rounds          S - c_r bytes sent by rank r
-//   allgather         ceil((P-1)/W) rounds           (P-1) c_r
+//   allgather         ceil(m(P-1)/W) rounds          (P-1) c_r
 //   allreduce         the sum of both                S + (P-2) c_r
 //   alltoall          ceil((P-1)/W) rounds           all that is for others
 //   gather, scatter   ceil((P-1)/W) rounds at most   gather: c_r, but for the root; scatter: S - c_r by the root
-//   k = ceil(largest chunk / s), s = 2 MiB / (P-1) but in [4 KiB, 256 KiB]. Uneven or empty chunks: these rounds at
-//   most.
+//   k = ceil(largest chunk / s), s = 2 MiB / (P-1) but in [4 KiB, 256 KiB]; m = ceil(largest chunk / 256 KiB). Uneven
+//   or empty chunks: these rounds at most.
 #include <algorithm>
 
 #include "algo/collectives.h"
@@ -18,7 +18,7 @@
 namespace pycoll::algo {
 namespace {
 
-constexpr size_t kScratch = 4 << 20;  // for two segments of every peer
+constexpr size_t kScratch = 4 << 20;  // for two segments of every one of many peers; few peers have more of them
 constexpr size_t kSegmentLeast = 4 << 10, kSegmentMost = 256 << 10;
 constexpr size_t kWindow = 16;
 
@@ -79,9 +79,11 @@ void pairwise_reduce_scatter(Net& net, ConstBuffer in, Buffer out, const Layout&
   const size_t largest = largest_of(layout), segments = (largest + most - 1) / most;
   if (segments == 0) return;
   const size_t count = (largest + segments - 1) / segments;
-  const Buffer landed = borrow(scratch, std::min<size_t>(segments, 2) * peers * count, in.dtype);
+  // A segment's slots are used again once the window is past it: that many segments are under way, or being summed.
+  const size_t slots = std::min(segments, 1 + (kWindow - 1 + peers - 1) / peers);
+  const Buffer landed = borrow(scratch, slots * peers * count, in.dtype);
   const auto slot = [&](size_t segment, size_t peer) {
-    return landed[{(segment % 2 * peers + peer) * count, segment_of(own, segment, count).count}];
+    return landed[{(segment % slots * peers + peer) * count, segment_of(own, segment, count).count}];
   };
 
   const auto sum = [&](size_t segment) {
@@ -95,9 +97,8 @@ void pairwise_reduce_scatter(Net& net, ConstBuffer in, Buffer out, const Layout&
   };
 
   // Exchange i is of segment i / peers: with rank + 1 + i % peers to send, with the rank as far below to receive.
-  // Before it starts, segments are summed whose exchanges are all finished: all up to the last but one, as the window
-  // is no larger than `peers`, so that two segments of slots are enough and one is summed as the next one travels.
-  Window window(net, window_of(net));
+  // Before it starts, segments are summed whose exchanges are all finished, as others travel.
+  Window window(net, kWindow);
   size_t summed = 0;
   for (size_t i = 0; i < segments * peers; ++i) {
     for (const size_t whole = window.make_room() / peers; summed < whole; ++summed) sum(summed);
@@ -111,12 +112,15 @@ void pairwise_reduce_scatter(Net& net, ConstBuffer in, Buffer out, const Layout&
 
 void pairwise_allgather(Net& net, Buffer x, const Layout& layout) {
   const int rank = net.rank(), size = net.size();
-  Window window(net, window_of(net));
-  for (int distance = 1; distance < size; ++distance) {
-    window.make_room();
-    const int to = (rank + distance) % size, from = (rank + size - distance) % size;
-    window.exchange(to, x[layout[size_t(rank)]].span(), from, x[layout[size_t(from)]].span());
-  }
+  const size_t count = kSegmentMost / size_of(x.dtype);
+  Window window(net, kWindow);
+  for (size_t segment = 0; segment * count < largest_of(layout); ++segment)
+    for (int distance = 1; distance < size; ++distance) {
+      window.make_room();
+      const int to = (rank + distance) % size, from = (rank + size - distance) % size;
+      const auto part = [&](int owner) { return x[segment_of(layout[size_t(owner)], segment, count)].span(); };
+      window.exchange(to, part(rank), from, part(from));
+    }
   finish_all(window);
 }
 

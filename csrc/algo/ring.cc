@@ -4,30 +4,33 @@
 //   reduce_scatter  (P-1)k rounds   S - c_r bytes sent by rank r
 //   allgather       (P-1)k rounds   S - c_(r+1)
 //   allreduce      2(P-1)k rounds   2S - c_r - c_(r+1), which is 2S(P-1)/P where P divides the count
-//   k = 1 if the largest chunk is below 32 KiB, else 2 ceil(largest / 512 KiB). Uneven chunks: these rounds at most.
+//   k = l ceil(largest chunk / l s), where l = largest / 16 KiB, but at least 1 and at most d: the transport's depth d
+//   and segment bytes s (Transport::pipeline: 2 and 256 KiB over memory). Uneven chunks: these rounds at most.
 // Chunk i is summed in the order of ranks i+1, i+2, ..., P-1, 0, ..., i.
 //
 // `in` is read once and `out` written once: sums on their way stay in a few segments of scratch, which a cache holds.
 #include "pattern/ring.h"
+
+#include <algorithm>
+
 #include "algo/collectives.h"
 #include "algo/local.h"
 
 namespace pycoll::algo {
 namespace {
 
-constexpr size_t kSegment = 256 << 10;
-constexpr size_t kOverlap = 32 << 10;  // chunks from here on are cut, so that one part is reduced as another travels
-constexpr size_t kLanes = 2;           // segments in flight
+constexpr size_t kSegmentLeast = 16 << 10;  // cut no finer: a message costs some microseconds, whatever its length
 
-// How a chunk is cut: in `blocks` blocks of `lanes` segments of `count` elements. The same for all ranks and chunks.
+// How a chunk is cut: in `blocks` blocks of `lanes` segments of `count` elements; `lanes` of them are in flight, so
+// that one is reduced as others travel. The same for all ranks and chunks.
 struct Cut {
   size_t blocks, lanes, count;
 };
-Cut cut_of(const Layout& layout, DType dtype) {
+Cut cut_of(const Layout& layout, DType dtype, Pipeline pipeline) {
   const size_t largest = largest_of(layout), bytes = largest * size_of(dtype);
-  if (bytes < kOverlap) return {1, 1, largest};
-  const size_t blocks = (bytes + kLanes * kSegment - 1) / (kLanes * kSegment), segments = blocks * kLanes;
-  return {blocks, kLanes, (largest + segments - 1) / segments};
+  const size_t lanes = std::clamp<size_t>(bytes / kSegmentLeast, 1, pipeline.depth), block = lanes * pipeline.bytes;
+  const size_t blocks = std::max<size_t>(1, (bytes + block - 1) / block), segments = blocks * lanes;
+  return {blocks, lanes, (largest + segments - 1) / segments};
 }
 
 struct Job {
@@ -39,25 +42,32 @@ struct Job {
   int first_step, last_step;  // of pattern::Ring
 };
 
-class Pipeline {
+class Relay {
  public:
-  Pipeline(Net& net, const Job& job, Scratch* scratch)
+  Relay(Net& net, const Job& job, Scratch* scratch)
       : net_(net),
         job_(job),
         ring_{net.rank(), net.size()},
-        cut_(cut_of(job.layout, job.own.dtype)),
+        cut_(cut_of(job.layout, job.own.dtype, net.pipeline())),
         flights_(cut_.lanes) {
     if (scratch) slots_ = borrow(*scratch, 2 * cut_.lanes * cut_.count, job.own.dtype);
   }
 
   // Items are (block, step, lane), the lane fastest: item i sends what item i - lanes has received and reduced.
+  void begin() {
+    for (size_t i = 0; i < cut_.lanes; ++i) start(i);
+  }
   // Before item i starts, all items before i - lanes + 1 are finished, and the `lanes` - 1 after those are in flight.
-  void run() {
+  void end() {
     const size_t lanes = cut_.lanes, items = cut_.blocks * size_t(job_.last_step - job_.first_step) * lanes;
-    for (size_t i = 0; i < items + lanes; ++i) {
-      if (i >= lanes) finish(i - lanes);
+    for (size_t i = lanes; i < items + lanes; ++i) {
+      finish(i - lanes);
       if (i < items) start(i);
     }
+  }
+  void run() {
+    begin();
+    end();
   }
 
  private:
@@ -127,21 +137,42 @@ void ring_reduce_scatter(Net& net, ConstBuffer in, Buffer out, const Layout& lay
                          Scratch& scratch) {
   if (net.size() == 1) return alone(in, out, reduction);
   const int steps = net.size() - 1;
-  Pipeline(net, {in, out, {}, layout, reduction, 0, steps}, &scratch).run();
+  Relay(net, {in, out, {}, layout, reduction, 0, steps}, &scratch).run();
 }
 
 void ring_allgather(Net& net, Buffer x, const Layout& layout) {
   if (net.size() == 1) return;
   const int steps = net.size() - 1;
   const Buffer own = x[layout[size_t(net.rank())]];
-  Pipeline(net, {{}, own, x, layout, {ReduceOp::sum}, steps, 2 * steps}, nullptr).run();
+  Relay(net, {{}, own, x, layout, {ReduceOp::sum}, steps, 2 * steps}, nullptr).run();
+}
+
+struct RingAllreduce::State {
+  Layout layout;
+  Job job;
+  Relay relay;
+  State(Net& net, ConstBuffer in, Buffer out, Reduction reduction, Scratch& scratch)
+      : layout(layout_of(Partition{in.count, size_t(net.size())})),
+        job{in, out[layout[size_t(net.rank())]], out, layout, reduction, 0, 2 * (net.size() - 1)},
+        relay(net, job, &scratch) {}
+};
+
+RingAllreduce::RingAllreduce(Net& net, ConstBuffer in, Buffer out, Reduction reduction, Scratch& scratch) {
+  if (net.size() == 1) {
+    alone(in, out, reduction);
+    return;
+  }
+  state_ = std::make_unique<State>(net, in, out, reduction, scratch);
+  state_->relay.begin();
+}
+RingAllreduce::~RingAllreduce() = default;
+
+void RingAllreduce::finish() {
+  if (state_) state_->relay.end();
 }
 
 void ring_allreduce(Net& net, ConstBuffer in, Buffer out, Reduction reduction, Scratch& scratch) {
-  if (net.size() == 1) return alone(in, out, reduction);
-  const Layout layout = layout_of(Partition{in.count, size_t(net.size())});
-  const Buffer own = out[layout[size_t(net.rank())]];
-  Pipeline(net, {in, own, out, layout, reduction, 0, 2 * (net.size() - 1)}, &scratch).run();
+  RingAllreduce(net, in, out, reduction, scratch).finish();
 }
 
 }  // namespace pycoll::algo

@@ -10,7 +10,8 @@ namespace {
 constexpr Algo kAll[] = {Algo::ring,     Algo::tree,   Algo::doubling,     Algo::halving,      Algo::circulant,
                          Algo::pairwise, Algo::direct, Algo::hierarchical, Algo::dissemination};
 
-// Latency-bound below, bandwidth-bound above. Over messages; a measured table replaces it.
+// Latency-bound below, bandwidth-bound above. Over messages, from docs/performance.md; a measured table replaces
+// it.
 constexpr size_t kSmall = 16 << 10, kMiddle = 1 << 20;
 
 Algo by_default(const Question& q) {
@@ -20,7 +21,8 @@ Algo by_default(const Question& q) {
       if (q.nodes > 1 && q.nodes < q.ranks && q.bytes > kSmall) return Algo::hierarchical;
       if (q.bytes <= kSmall) return Algo::doubling;
       if (is_half(q.dtype)) return Algo::pairwise;
-      return q.bytes <= kMiddle ? Algo::circulant : Algo::ring;
+      if (q.bytes > kMiddle) return Algo::ring;
+      return q.ranks == 2 ? Algo::doubling : Algo::circulant;  // of 2, doubling sends no more than others, and sooner
     case Kind::reduce_scatter:
       if (is_half(q.dtype)) return Algo::pairwise;
       return q.bytes <= kMiddle ? Algo::circulant : Algo::ring;

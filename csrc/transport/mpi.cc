@@ -15,8 +15,16 @@ namespace {
 
 constexpr int kNoticeTag = 3;
 constexpr size_t kMessageMost = size_t(1) << 30;  // MPI counts are int
-constexpr int kSpins = 2000;                      // tests before the first look around
-constexpr double kLook = 0.02;                    // seconds between two
+// Up to its eager limit an MPI sends at once. Above, both sides first exchange short messages, which over TCP queue up
+// behind the data under way: the link then rests for as long as that takes. Open MPI's limit over TCP is 64 KiB, its
+// header included. So this is the longest piece that travels, until an array is too long to be sent ahead of its
+// receive.
+constexpr size_t kEagerPiece = 60 << 10;
+constexpr size_t kEagerMost = 4 << 20;
+constexpr size_t kDepth = 16;
+constexpr int kSpins = 2000;    // tests before the first look around
+constexpr int kHot = 4;         // tests before the first yield: what delivers the message may need this core
+constexpr double kLook = 0.02;  // seconds between two
 
 constexpr int tag_of(Lane lane) {
   return 1 + int(lane);
@@ -74,6 +82,11 @@ MpiTransport::MpiTransport(MPI_Comm comm, std::shared_ptr<ShmTransport> node, st
   PYCOLL_MPI(MPI_Irecv(notice_, int(sizeof *notice_), MPI_BYTE, MPI_ANY_SOURCE, kNoticeTag, comm_, &notice_request_));
 }
 
+// Deep enough to keep a link of 10 Gbit/s busy for most of a millisecond.
+Pipeline MpiTransport::pipeline() const {
+  return {kEagerPiece, kDepth};
+}
+
 MpiTransport::~MpiTransport() {
   int finalized = 0;
   MPI_Finalized(&finalized);
@@ -92,9 +105,10 @@ Transport::Ticket MpiTransport::post(int peer, std::byte* data, size_t bytes, La
   Transfer& transfer = transfers_[ticket];
   transfer = {std::move(transfer.requests), bytes, peer, receiving, false};
   transfer.requests.clear();
+  const size_t most = bytes <= kEagerMost ? kEagerPiece : kMessageMost;
   size_t at = 0;
   do {
-    const size_t part = std::min(kMessageMost, bytes - at);
+    const size_t part = std::min(most, bytes - at);
     MPI_Request& request = transfer.requests.emplace_back(MPI_REQUEST_NULL);
     const int code = receiving ? MPI_Irecv(data + at, int(part), MPI_BYTE, peer, tag_of(lane), comm_, &request)
                                : MPI_Isend(data + at, int(part), MPI_BYTE, peer, tag_of(lane), comm_, &request);
@@ -150,7 +164,7 @@ void MpiTransport::wait_until(const std::function<bool()>& ready, int peer, Dead
   for (int i = 0; i < kSpins; ++i) {
     if (ready()) return;
     move_beside();
-    if (i > 100) sched_yield();
+    if (i > kHot) sched_yield();
   }
   auto looked = Deadline::Clock::now();
   for (int round = 0; !ready(); ++round) {

@@ -25,6 +25,7 @@ class MpiTransport final : public Transport {
   ~MpiTransport() override;
 
   std::string name() const override { return "mpi"; }
+  Pipeline pipeline() const override;
   Ticket post_send(int peer, ConstBytes bytes, Lane lane) override;
   Ticket post_recv(int peer, Bytes bytes, Lane lane) override;
   void wait(Ticket ticket, Deadline deadline) override;
@@ -36,7 +37,7 @@ class MpiTransport final : public Transport {
 
  private:
   struct Transfer {
-    std::vector<MPI_Request> requests;  // more than one above the largest MPI count
+    std::vector<MPI_Request> requests;  // one for each piece
     size_t wanted = 0;                  // bytes, of a receive
     int peer = -1;
     bool receiving = false, complete = false;

@@ -25,6 +25,7 @@ class Net {
 
   int rank() const { return rank_; }
   int size() const { return members_.empty() ? transport_.size() : int(members_.size()); }
+  Pipeline pipeline() const { return transport_.pipeline(); }
 
   Transport::Ticket post_send(int to, ConstBytes out) {
     transport_.account(out.size());

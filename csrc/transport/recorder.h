@@ -55,11 +55,14 @@ class Recorder final : public Transport {
   bool test(Ticket ticket) override;
   void abandon() override {}
   SharedMemory* shared() override;
+  Pipeline pipeline() const override { return pipeline_; }
+  void set_pipeline(Pipeline pipeline) { pipeline_ = pipeline; }
 
  private:
   class Common;
   std::vector<Event>& trace_;
   size_t tickets_ = 0;
+  Pipeline pipeline_ = Transport::pipeline();
   std::unique_ptr<Common> common_;
 };
 

@@ -19,6 +19,11 @@ class SharedMemory;
 // allreduce.
 enum class Lane : uint8_t { collective, p2p };
 
+// How a long array is best cut on its way: segments of at most `bytes` bytes, `depth` of them under way each way.
+struct Pipeline {
+  size_t bytes, depth;
+};
+
 // Messages between two ranks arrive in the order posted, per lane; sender and receiver agree on the byte count.
 class Transport {
  public:
@@ -32,6 +37,7 @@ class Transport {
   int rank() const { return rank_; }
   int size() const { return size_; }
   virtual std::string name() const = 0;
+  virtual Pipeline pipeline() const { return {256 << 10, 2}; }
 
   // The memory must stay valid until wait() returns for the ticket, or test() says true. Each ticket is completed once.
   virtual Ticket post_send(int peer, ConstBytes bytes, Lane lane) = 0;

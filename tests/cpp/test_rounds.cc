@@ -27,11 +27,13 @@ struct Arena {
 };
 
 using Body = std::function<void(Net&, Scratch&)>;
-Recording record(int size, const Body& body) {
+constexpr Pipeline kOverMemory{256 * KiB, 2}, kDeep{60 * KiB, 16};
+Recording record(int size, const Body& body, Pipeline pipeline = kOverMemory) {
   Recording recording(size);
   Scratch scratch;
   for (int rank = 0; rank < size; ++rank) {
     Recorder transport(recording, rank, size, Recorder::Memory::separate);
+    transport.set_pipeline(pipeline);
     Net net(transport, Deadline::after(60));
     body(net, scratch);
   }
@@ -93,11 +95,12 @@ Cost per_rank(int rounds, int size, const std::function<size_t(int)>& bytes) {
 }
 
 using Allreduce = void (*)(Net&, ConstBuffer, Buffer, algo::Reduction, Scratch&);
-Recording record_allreduce(int size, size_t count, Allreduce allreduce) {
+Recording record_allreduce(int size, size_t count, Allreduce allreduce, Pipeline pipeline = kOverMemory) {
   Arena arena(count);
-  return record(size, [&](Net& net, Scratch& scratch) {
+  const auto body = [&](Net& net, Scratch& scratch) {
     allreduce(net, arena.input(), arena.output(), {ReduceOp::avg, size}, scratch);
-  });
+  };
+  return record(size, body, pipeline);
 }
 using ReduceScatter = void (*)(Net&, ConstBuffer, Buffer, const Layout&, algo::Reduction, Scratch&);
 Recording record_reduce_scatter(int size, const Layout& layout, ReduceScatter reduce_scatter) {
@@ -116,9 +119,10 @@ Layout fair(int size, size_t count) {
   return layout_of(Partition{count, size_t(size)});
 }
 
-int ring_segments(size_t largest) {
+int ring_segments(size_t largest, Pipeline pipeline = kOverMemory) {
   if (largest == 0) return 0;
-  return largest < 32 * KiB ? 1 : int(2 * ceil_div(largest, 512 * KiB));
+  const size_t lanes = std::max<size_t>(1, std::min(pipeline.depth, largest / (16 * KiB)));
+  return int(lanes * ceil_div(largest, lanes * pipeline.bytes));
 }
 
 // A layout with large, small and empty chunks.
@@ -143,6 +147,18 @@ TEST("rounds: ring") {
            record_allgather(size, layout, [&](Net& net, Buffer x, Scratch&) { algo::ring_allgather(net, x, layout); }),
            per_rank(pass, size, [&](int r) { return size == 1 ? 0 : 4 * count - chunk[r + 1]; }));
   });
+}
+
+// On a transport that wants more and shorter segments in flight.
+TEST("rounds: ring, deep") {
+  for (int size = 1; size <= std::min(kMostRanks, 9); ++size)
+    for (const size_t count : {1, 1009, 20011, 200003, 1000003}) {
+      const Chunks chunk{count, size};
+      expect("ring_allreduce", count, record_allreduce(size, count, algo::ring_allreduce, kDeep),
+             per_rank(2 * (size - 1) * ring_segments(chunk[0], kDeep), size,
+                      [&](int r) { return size == 1 ? 0 : 8 * count - chunk[r] - chunk[r + 1]; }),
+             count < size_t(size) ? Rounds::at_most : Rounds::exact);
+    }
 }
 
 TEST("rounds: ring, uneven layouts") {
@@ -340,14 +356,16 @@ TEST("rounds: pairwise") {
       const auto chunk = [&](int i) { return 4 * layout[size_t(i)].count; };
       const size_t segment = size == 1 ? 1 : std::clamp(2048 * KiB / peers, 4 * KiB, 256 * KiB);
       const int reduce = int(ceil_div(ceil_div(4 * largest_of(layout), segment) * peers, window));
-      const int gather = int(ceil_div(peers, window));
+      const int gather = int(ceil_div(ceil_div(4 * largest_of(layout), 256 * KiB) * peers, window)),
+                root_links = int(ceil_div(peers, window));
       expect("pairwise_reduce_scatter", count, record_reduce_scatter(size, layout, algo::pairwise_reduce_scatter),
              per_rank(reduce, size, [&](int r) { return 4 * count - chunk(r); }),
              full && even ? Rounds::exact : Rounds::at_most);
       expect("pairwise_allgather", count,
              record_allgather(size, layout,
                               [&](Net& net, Buffer x, Scratch&) { algo::pairwise_allgather(net, x, layout); }),
-             per_rank(gather, size, [&](int r) { return peers * chunk(r); }), full ? Rounds::exact : Rounds::at_most);
+             per_rank(gather, size, [&](int r) { return peers * chunk(r); }),
+             full && even ? Rounds::exact : Rounds::at_most);
       if (layout == fair(size, count))
         expect("pairwise_allreduce", count, record_allreduce(size, count, algo::pairwise_allreduce),
                per_rank(reduce + gather, size, [&](int r) { return 4 * count - chunk(r) + peers * chunk(r); }),
@@ -360,14 +378,15 @@ TEST("rounds: pairwise") {
                         algo::pairwise_gather(net, arena.input()[layout[size_t(net.rank())]], other.output(), root,
                                               layout);
                       }),
-               per_rank(gather, size, [&](int r) { return r == root ? 0 : chunk(r); }), Rounds::at_most);
+               per_rank(root_links, size, [&](int r) { return r == root ? 0 : chunk(r); }), Rounds::at_most);
         expect("pairwise_scatter", count,
                record(size,
                       [&](Net& net, Scratch&) {
                         algo::pairwise_scatter(net, arena.input(), other.output()[layout[size_t(net.rank())]], root,
                                                layout);
                       }),
-               per_rank(gather, size, [&](int r) { return r == root ? 4 * count - chunk(r) : 0; }), Rounds::at_most);
+               per_rank(root_links, size, [&](int r) { return r == root ? 4 * count - chunk(r) : 0; }),
+               Rounds::at_most);
       }
     }
   });
@@ -426,20 +445,25 @@ void check_hierarchical(int nodes, int node_size, int short_of, size_t count) {
     algo::hierarchical_allreduce(levels, arena.input(), arena.output(), {ReduceOp::avg, size}, scratch);
   });
 
-  const Chunks lane_chunk{count, lanes};
+  const size_t blocks = std::max<size_t>(1, ceil_div(4 * count, size_t(lanes) * 2048 * KiB));
+  const auto block = [&](size_t b) { return Chunks{count, int(blocks)}[int(b)] / 4; };
   const auto sent = [&](int rank) {
     const int node = rank / node_size, place = rank % node_size, ranks = node + 1 == nodes ? lanes : node_size;
-    const auto chunk = [&](int i) { return i % ranks < lanes ? lane_chunk[i % ranks] : 0; };
-    size_t bytes = ranks == 1 ? 0 : 8 * count - chunk(place) - chunk(place + 1);
-    const Chunks piece{place < lanes ? lane_chunk[place] / 4 : 0, nodes};
-    if (place < lanes && nodes > 1) bytes += 2 * lane_chunk[place] - piece[node] - piece[node + 1];
+    size_t bytes = 0;
+    for (size_t b = 0; b < blocks; ++b) {
+      const Chunks lane_chunk{block(b), lanes};
+      const auto chunk = [&](int i) { return i % ranks < lanes ? lane_chunk[i % ranks] : 0; };
+      bytes += ranks == 1 ? 0 : 8 * block(b) - chunk(place) - chunk(place + 1);
+      const Chunks piece{place < lanes ? lane_chunk[place] / 4 : 0, nodes};
+      if (place < lanes && nodes > 1) bytes += 2 * lane_chunk[place] - piece[node] - piece[node + 1];
+    }
     return bytes;
   };
-  const Chunks piece{lane_chunk[0] / 4, nodes};
+  const Chunks lane_chunk{block(0), lanes}, piece{lane_chunk[0] / 4, nodes};
   const int inside = (node_size - 1) * ring_segments(lane_chunk[0]),
             between = 2 * (nodes - 1) * ring_segments(piece[0]);
-  expect("hierarchical_allreduce", count, recording, per_rank(2 * inside + between, size, sent),
-         short_of || piece.count < size_t(nodes) ? Rounds::at_most : Rounds::exact);
+  expect("hierarchical_allreduce", count, recording, per_rank(int(blocks) * (2 * inside + between), size, sent),
+         short_of || blocks > 1 || piece.count < size_t(nodes) ? Rounds::at_most : Rounds::exact);
 }
 
 TEST("rounds: hierarchical") {
@@ -448,6 +472,13 @@ TEST("rounds: hierarchical") {
       for (const size_t count : {0, 1, 7, 64, 97, 1009, 100003})
         for (int short_of = 0; short_of < std::min(node_size, nodes > 1 ? 3 : 1); ++short_of)
           check_hierarchical(nodes, node_size, short_of, count);
+}
+
+TEST("rounds: hierarchical, several blocks") {
+  for (int nodes = 1; nodes <= 3; ++nodes)
+    for (int node_size = 1; node_size <= 3; ++node_size)
+      for (int short_of = 0; short_of < std::min(node_size, nodes > 1 ? 2 : 1); ++short_of)
+        check_hierarchical(nodes, node_size, short_of, 4'000'037);
 }
 
 // Direct collectives send nothing: barriers, and bytes read from peers in place. Stages of 4 KiB make many blocks.
