@@ -1,0 +1,168 @@
+"""Pictures: time and bus bandwidth against size, near and far side by side, each line named at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log10
+from pathlib import Path
+from typing import Any
+
+from .contestants import Contestant
+from .probe import LABELS
+from .results import Figure, Figures
+from .table import MEANING, size_name
+
+BLUE, LIGHT_BLUE, BLACK = "#0b5fa5", "#4fa3dd", "#222222"
+PEERS = ("#c8553d", "#d99a2b", "#5b8c5a", "#8a6bb1", "#8c7a6b")
+
+
+@dataclass(frozen=True)
+class Line:
+    """Contestants that are one line: at each size the fastest of them."""
+
+    title: str
+    contestants: tuple[str, ...]
+    style: dict[str, Any]
+
+
+def lines_of(contestants: Sequence[Contestant], level: str) -> list[Line]:
+    here = [c for c in contestants if c.level == level]
+    lines = []
+    peers = list(dict.fromkeys(c.library for c in here if c.kind == "peer"))
+    for library, colour in zip(peers, PEERS * len(peers), strict=False):
+        names = tuple(c.name for c in here if c.library == library)
+        lines.append(Line(library, names, {"color": colour, "linewidth": 1.2, "marker": "o", "markersize": 3}))
+    for memory, colour in (("private", LIGHT_BLUE), ("symmetric", BLUE)):
+        names = tuple(c.name for c in here if c.kind == "pycoll" and c.memory == memory)
+        style = {"color": colour, "linewidth": 2.4, "marker": "o", "markersize": 4.5}
+        lines.append(Line(f"pycoll, {memory}", names, style))
+    roofline = tuple(c.name for c in here if c.kind == "roofline")
+    lines.append(Line("roofline", roofline, {"color": BLACK, "linewidth": 1.2, "linestyle": (0, (4, 3))}))
+    return [line for line in lines if line.contestants]
+
+
+def draw(figures: Sequence[Figure], contestants: Sequence[Contestant], folder: Path) -> list[Path]:
+    """One file a collective, number of ranks and level; their paths. None without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("no pictures: matplotlib is not installed")
+        return []
+    matplotlib.use("Agg")
+    paths = []
+    for collective, ranks in dict.fromkeys((f.collective, f.ranks) for f in figures):
+        moods = [Figures(figures, collective, ranks, label) for label in LABELS]
+        moods = [mood for mood in moods if len(mood.sizes) > 1]
+        for level in ("C", "Python"):
+            lines = lines_of(contestants, level)
+            if any(_points(mood, line) for mood in moods for line in lines):
+                path = folder / f"{collective}-{ranks}-ranks-{level.lower()}.png"
+                folder.mkdir(parents=True, exist_ok=True)
+                _picture(moods, lines, level, path)
+                paths.append(path)
+    return paths
+
+
+def _points(mood: Figures, line: Line) -> list[Figure]:
+    return [f for n in mood.sizes if (f := mood.fastest(line.contestants, n))]
+
+
+def _picture(moods: Sequence[Figures], lines: Sequence[Line], level: str, path: Path) -> None:
+    from matplotlib import pyplot
+
+    columns = len(moods)
+    figure, axes = pyplot.subplots(
+        2, columns, figsize=(1.2 + 6.2 * columns, 8.4), sharex=True, sharey="row", squeeze=False, layout="constrained"
+    )
+    figure.suptitle(
+        f"{moods[0].collective}, {moods[0].ranks} ranks, called from {level}: each library at its fastest setting",
+        x=0.01,
+        ha="left",
+        fontsize=13,
+        fontweight="bold",
+    )
+    for column, mood in enumerate(moods):
+        upper, lower = axes[0][column], axes[1][column]
+        upper.set_title(MEANING[mood.label], loc="left", fontsize=11, color="#555555")
+        _panel(upper, mood, lines, "us")
+        _panel(lower, mood, lines, "busbw_gbs")
+    axes[0][0].set_ylabel("microseconds a call")
+    axes[1][0].set_ylabel("bus bandwidth, GB/s")
+    # Names only once the limits, which the panels of a row share, are what they will be.
+    figure.canvas.draw()
+    for column, mood in enumerate(moods):
+        for row, quantity in enumerate(("us", "busbw_gbs")):
+            _name_lines(axes[row][column], mood, lines, quantity)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def _panel(axis: Any, mood: Figures, lines: Sequence[Line], quantity: str) -> None:
+    for line in lines:
+        points = _points(mood, line)
+        axis.plot([p.bytes for p in points], [getattr(p, quantity) for p in points], **line.style)
+    axis.set_xscale("log", base=2)
+    if quantity == "us":
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    else:
+        axis.set_ylim(bottom=0)
+    axis.set_xticks(mood.sizes, [size_name(n) for n in mood.sizes])
+    axis.minorticks_off()
+    axis.tick_params(labelbottom=True, labelsize=9)
+    axis.grid(color="#e6e6e6", linewidth=0.8)
+    axis.set_axisbelow(True)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+
+
+def _name_lines(axis: Any, mood: Figures, lines: Sequence[Line], quantity: str) -> None:
+    """Each line's name right of its last point, moved apart where they would overlap."""
+    ends = [(points[-1], line) for line in lines if (points := _points(mood, line))]
+    low, high = axis.get_ylim()
+    place = (
+        (lambda v: (log10(v) - log10(low)) / (log10(high) - log10(low)))
+        if quantity == "us"
+        else (lambda v: (v - low) / (high - low))
+    )
+    heights = spread([place(getattr(point, quantity)) for point, _ in ends], gap=0.052)
+    left, right = log10(axis.get_xlim()[0]), log10(axis.get_xlim()[1])
+    for height, (point, line) in zip(heights, ends, strict=True):
+        x = (log10(point.bytes) - left) / (right - left)
+        colour = line.style["color"]
+        axis.annotate(
+            line.title,
+            xy=(x, place(getattr(point, quantity))),
+            xytext=(1.02, height),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            color=colour,
+            fontsize=9,
+            fontweight="bold" if "pycoll" in line.title else "normal",
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.5, "shrinkA": 1, "shrinkB": 3},
+        )
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """The places moved as little as it takes to be `gap` apart, in their order."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    clusters: list[list[int]] = []
+
+    def middle(cluster: list[int]) -> float:
+        return sum(places[i] for i in cluster) / len(cluster)
+
+    for i in order:
+        clusters.append([i])
+        while len(clusters) > 1:
+            below, above = clusters[-2], clusters[-1]
+            if middle(above) - middle(below) >= gap * (len(above) + len(below)) / 2:
+                break
+            clusters[-2:] = [below + above]
+    moved = [0.0] * len(places)
+    for cluster in clusters:
+        for position, i in enumerate(cluster):
+            moved[i] = middle(cluster) + gap * (position - (len(cluster) - 1) / 2)
+    return moved
