@@ -70,24 +70,24 @@ class Group:
 
     def __init__(self, command: Sequence[str], ranks: int, cores: Sequence[int], variables: Mapping[str, str]) -> None:
         self.ranks = ranks
-        self._folder = Path(tempfile.mkdtemp(prefix="pycoll-peers-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="pycoll-peers-"))
         self._mark = uuid.uuid4().hex
         self._pending = [b""] * ranks
         self._orders, self._answers = [], []
         for rank in range(ranks):
             for kind in ("order", "answer"):
-                os.mkfifo(self._folder / f"{kind}.{rank}")
+                os.mkfifo(self.folder / f"{kind}.{rank}")
             # Open for both, so that opening does not wait; ranks see end of file when this process closes it or ends.
-            self._orders.append(os.open(self._folder / f"order.{rank}", os.O_RDWR | os.O_NONBLOCK))
-            self._answers.append(os.open(self._folder / f"answer.{rank}", os.O_RDONLY | os.O_NONBLOCK))
+            self._orders.append(os.open(self.folder / f"order.{rank}", os.O_RDWR | os.O_NONBLOCK))
+            self._answers.append(os.open(self.folder / f"answer.{rank}", os.O_RDONLY | os.O_NONBLOCK))
         environment = {
             **os.environ,
             **variables,
             MARK: self._mark,
-            "PEERS_FOLDER": str(self._folder),
+            "PEERS_FOLDER": str(self.folder),
             "PEERS_CORES": ",".join(str(core) for core in cores),
         }
-        with (self._folder / "log").open("wb") as log:
+        with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 command,
                 env=environment,
@@ -130,11 +130,11 @@ class Group:
         for fd in [*self._orders, *self._answers]:
             os.close(fd)
         self._orders, self._answers = [], []
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def said(self) -> str:
         """The last line of what its processes printed that names an error, or the last one there is."""
-        lines = [line.strip() for line in (self._folder / "log").read_text(errors="replace").splitlines()]
+        lines = [line.strip() for line in (self.folder / "log").read_text(errors="replace").splitlines()]
         lines = [line for line in lines if any(c.isalpha() for c in line)]
         errors = [line for line in lines if "error" in line.lower()]
         return (errors or lines or ["it printed nothing"])[-1][:300]
@@ -172,9 +172,10 @@ class Group:
 
 def _kill_marked(mark: str) -> None:
     wanted = f"{MARK}={mark}".encode()
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if wanted in (path / "environ").read_bytes().split(b"\0"):
-                os.kill(int(path.name), signal.SIGKILL)
-        except (OSError, ValueError):
-            continue  # it has gone, or belongs to somebody else
+    for _ in range(3):  # one that was being forked meanwhile has the mark as well
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                if wanted in (path / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(path.name), signal.SIGKILL)
+            except (OSError, ValueError):
+                continue  # it has gone, or belongs to somebody else
