@@ -172,6 +172,7 @@ static void run_block(const struct contestant* c, struct block* b, size_t bytes)
   int64_t* const times = (int64_t*)malloc((size_t)b->samples * sizeof(int64_t));
   for (int i = 0; i < b->samples; ++i) times[i] = time_sample(c, b);
 
+  c->barrier(); /* the roofline's calls do not wait for each other */
   fill(b);
   if (!in_place) memset(b->out, 0, out_bytes);
   c->barrier();

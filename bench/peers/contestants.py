@@ -126,6 +126,19 @@ def _intel_mpi(setting: str, collectives: tuple[str, ...] = COLLECTIVES, **varia
     )
 
 
+def _oneccl(setting: str, **variables: str) -> Contestant:
+    return Contestant(
+        f"oneCCL, {setting}",
+        "oneCCL",
+        "peer",
+        "C",
+        _started_by(ONECCL),
+        {"I_MPI_PIN": "0", **variables},
+        {"CCL_YIELD": "sched_yield", **INTEL_YIELDS},
+        environment=ONECCL,
+    )
+
+
 def _pycoll(name: str, memory: str, level: str, **variables: str) -> Contestant:
     command = _forking("pycoll_rank") if level == "C" else _python("pycoll", "pycoll")
     return Contestant(name, "pycoll", "pycoll", level, command, variables, memory=memory)
@@ -143,6 +156,8 @@ SEGMENTED_RING = {
     "OMPI_MCA_coll_tuned_allreduce_algorithm": "5",
     "OMPI_MCA_coll_tuned_allreduce_algorithm_segmentsize": str(256 << 10),
 }
+# By itself it declines where there is no InfiniBand.
+UCX = {"OMPI_MCA_pml": "ucx", "OMPI_MCA_opal_common_ucx_tls": "any", "OMPI_MCA_opal_common_ucx_devices": "any"}
 RELEASE_GATHER = {
     "MPIR_CVAR_ALLREDUCE_POSIX_INTRA_ALGORITHM": "release_gather",
     "MPIR_CVAR_BCAST_POSIX_INTRA_ALGORITHM": "release_gather",
@@ -152,25 +167,23 @@ RELEASE_GATHER = {
     "MPIR_CVAR_BCAST_INTRANODE_BUFFER_TOTAL_SIZE": str(1 << 20),
 }
 
+# Its worker threads want cores of their own; without them, and with its MPI's algorithms, it does not.
+NO_WORKER = {
+    "CCL_WORKER_OFFLOAD": "0",
+    **{f"CCL_{name}": "direct" for name in ("ALLREDUCE", "REDUCE_SCATTER", "ALLGATHER", "BCAST", "ALLTOALL")},
+}
+
 CONTESTANTS = (
     _open_mpi("default"),
     _open_mpi("huge pages", **HUGE_PAGES),
     _open_mpi("segmented ring, huge pages", ("allreduce",), **HUGE_PAGES, **SEGMENTED_RING),
-    _open_mpi("UCX", OMPI_MCA_pml="ucx"),
+    _open_mpi("UCX", **UCX),
     _mpich("default"),
     _mpich("release-gather", ("allreduce", "broadcast"), **RELEASE_GATHER),
     _intel_mpi("default"),
     _intel_mpi("algorithm 8", ("allreduce",), I_MPI_ADJUST_ALLREDUCE="8"),
-    Contestant(
-        "oneCCL, default",
-        "oneCCL",
-        "peer",
-        "C",
-        _started_by(ONECCL),
-        {"I_MPI_PIN": "0"},
-        {"CCL_YIELD": "sched_yield", **INTEL_YIELDS},
-        environment=ONECCL,
-    ),
+    _oneccl("default"),
+    _oneccl("no worker, direct", **NO_WORKER),
     _pycoll("pycoll, private", "private", "C"),
     _pycoll("pycoll, private, huge pages", "private", "C", **HUGE_PAGES),
     _pycoll("pycoll, symmetric", "symmetric", "C"),

@@ -48,6 +48,7 @@ class Environment:
         """What its programs need in their environment, its compiler too."""
         return {
             "PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
+            "LD_LIBRARY_PATH": str(self.folder / "lib"),  # oneCCL's libraries find each other in no other way
             "I_MPI_ROOT": str(self.folder),
             "CCL_ROOT": str(self.folder),
         }
@@ -80,7 +81,7 @@ ONECCL = Environment(
     "oneccl_peer.cc",
     "mpicxx",
     # The C++ interface; libccl.so.2 is the C one. The wheel has both.
-    ("-std=c++17", "-I{folder}/include", "-L{folder}/lib", "-l:libccl.so.1", "-Wl,-rpath,{folder}/lib"),
+    ("-std=c++17", "-I{folder}/include", "-L{folder}/lib", "-l:libccl.so.1"),
 )
 
 

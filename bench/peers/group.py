@@ -16,6 +16,7 @@ from pathlib import Path
 
 MARK = "PEERS_MARK"  # in the environment of every process of a group, so that all of them are found again
 GRACE = 3.0  # seconds for ranks to end by themselves at end of file
+KILL_SECONDS = 5.0  # for killed processes to be gone
 
 
 class Failed(Exception):
@@ -133,11 +134,11 @@ class Group:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def said(self) -> str:
-        """The last line of what its processes printed that names an error, or the last one there is."""
+        """The last line of what its processes printed that names an error, or the first one there is."""
         lines = [line.strip() for line in (self.folder / "log").read_text(errors="replace").splitlines()]
         lines = [line for line in lines if any(c.isalpha() for c in line)]
         errors = [line for line in lines if "error" in line.lower()]
-        return (errors or lines or ["it printed nothing"])[-1][:300]
+        return (errors[-1:] or lines[:1] or ["it printed nothing"])[0][:300]
 
     def _read_lines(self, seconds: float) -> list[str]:
         """A line from every rank. A rank that has ended, or is silent until the deadline, raises Failed."""
@@ -171,11 +172,26 @@ class Group:
 
 
 def _kill_marked(mark: str) -> None:
-    wanted = f"{MARK}={mark}".encode()
-    for _ in range(3):  # one that was being forked meanwhile has the mark as well
-        for path in Path("/proc").glob("[0-9]*"):
+    """Returns once there are none, or after a few seconds: the kernel ends a process that is busy in it when it can."""
+    deadline = time.monotonic() + KILL_SECONDS
+    while pids := _marked(mark):
+        for pid in pids:
             try:
-                if wanted in (path / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(path.name), signal.SIGKILL)
-            except (OSError, ValueError):
-                continue  # it has gone, or belongs to somebody else
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.01)
+
+
+def _marked(mark: str) -> list[int]:
+    """Processes that carry the mark; one that has ended and waits to be reaped carries none."""
+    wanted, found = f"{MARK}={mark}".encode(), []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if wanted in (path / "environ").read_bytes().split(b"\0"):
+                found.append(int(path.name))
+        except OSError:
+            continue  # it has gone, or belongs to somebody else
+    return found

@@ -17,6 +17,7 @@ from .probe import Probe, label_of
 START_SECONDS = 120.0
 BLOCK_SECONDS = 60.0
 WARMUP_MS = 1.0
+CALIBRATIONS = 4
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,15 @@ class Plan:
     batch: int
 
 
+def batch_us(*, crowded: bool) -> float:
+    """Batches are long against the clock and the ranks' skew, and with more ranks than cores against the scheduler."""
+    return 2000.0 if crowded else 200.0
+
+
 def plan_of(once_us: float, block_ms: float, *, crowded: bool, touch: bool) -> Plan:
-    """Calls a block for calls of so many microseconds. Batches are long against the clock and, with more ranks than
-    cores, against the scheduler."""
+    """Calls a block, for calls of so many microseconds."""
     once = max(once_us, 0.02)
-    batch = 1 if touch else max(1, ceil((2000.0 if crowded else 200.0) / once))
+    batch = 1 if touch else ceil(batch_us(crowded=crowded) / once)
     samples = min(64, max(3, int(block_ms * 1e3 / (batch * once))))
     return Plan(min(1000, max(2, int(WARMUP_MS * 1e3 / once))), samples, batch)
 
@@ -119,11 +124,19 @@ class Field:
         return blocks
 
     def _calibrate(self, name: str, collective: str, nbytes: int, effort: Effort) -> Plan | None:
+        """Asks again with longer batches until they are long enough to be believed; some libraries also choose their
+        algorithm during the first calls."""
         crowded = self.ranks > len(self.cores)
-        once = self._run(name, collective, nbytes, Plan(2, 3, 1), effort.touch)
-        if once is not None and once < 100:  # one call alone is mostly the skew of the ranks
-            once = self._run(name, collective, nbytes, Plan(20, 3, 50), effort.touch)
-        return None if once is None else plan_of(once, effort.block_ms, crowded=crowded, touch=effort.touch)
+        plan = Plan(warmup=2, samples=3, batch=1)
+        for _ in range(CALIBRATIONS):
+            once = self._run(name, collective, nbytes, plan, effort.touch)
+            if once is None:
+                return None
+            believed = effort.touch or once * plan.batch >= batch_us(crowded=crowded) / 2
+            plan = plan_of(once, effort.block_ms, crowded=crowded, touch=effort.touch)
+            if believed:
+                break
+        return plan
 
     def _run(self, name: str, collective: str, nbytes: int, plan: Plan, touch: bool) -> float | None:
         """Microseconds of a call; None if the contestant failed, which is then left out."""
