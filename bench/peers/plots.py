@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log10
+from math import log10, nan
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from .results import Figure, Figures
 from .table import MEANING, size_name
 
 BLUE, LIGHT_BLUE, BLACK = "#0b5fa5", "#4fa3dd", "#222222"
+LEAST_GBS = 0.1  # below, bandwidth is latency, which the upper row shows
 PEERS = ("#c8553d", "#d99a2b", "#5b8c5a", "#8a6bb1", "#8c7a6b")
 
 
@@ -72,6 +73,7 @@ def _picture(moods: Sequence[Figures], lines: Sequence[Line], level: str, path: 
     from matplotlib import pyplot
 
     columns = len(moods)
+    sizes = sorted({n for mood in moods for n in mood.sizes})
     figure, axes = pyplot.subplots(
         2, columns, figsize=(1.2 + 6.2 * columns, 8.4), sharex=True, sharey="row", squeeze=False, layout="constrained"
     )
@@ -85,8 +87,8 @@ def _picture(moods: Sequence[Figures], lines: Sequence[Line], level: str, path: 
     for column, mood in enumerate(moods):
         upper, lower = axes[0][column], axes[1][column]
         upper.set_title(MEANING[mood.label], loc="left", fontsize=11, color="#555555")
-        _panel(upper, mood, lines, "us")
-        _panel(lower, mood, lines, "busbw_gbs")
+        _panel(upper, mood, sizes, lines, "us")
+        _panel(lower, mood, sizes, lines, "busbw_gbs")
     axes[0][0].set_ylabel("microseconds a call")
     axes[1][0].set_ylabel("bus bandwidth, GB/s")
     # Names only once the limits, which the panels of a row share, are what they will be.
@@ -98,17 +100,16 @@ def _picture(moods: Sequence[Figures], lines: Sequence[Line], level: str, path: 
     pyplot.close(figure)
 
 
-def _panel(axis: Any, mood: Figures, lines: Sequence[Line], quantity: str) -> None:
+def _panel(axis: Any, mood: Figures, sizes: Sequence[int], lines: Sequence[Line], quantity: str) -> None:
     for line in lines:
-        points = _points(mood, line)
-        axis.plot([p.bytes for p in points], [getattr(p, quantity) for p in points], **line.style)
+        at = {point.bytes: getattr(point, quantity) for point in _points(mood, line)}
+        axis.plot(sizes, [at.get(n, nan) for n in sizes], **line.style)
     axis.set_xscale("log", base=2)
-    if quantity == "us":
-        axis.set_yscale("log")
-        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    else:
-        axis.set_ylim(bottom=0)
-    axis.set_xticks(mood.sizes, [size_name(n) for n in mood.sizes])
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    if quantity == "busbw_gbs":
+        axis.set_ylim(bottom=LEAST_GBS)
+    axis.set_xticks(sizes, [size_name(n) for n in sizes])
     axis.minorticks_off()
     axis.tick_params(labelbottom=True, labelsize=9)
     axis.grid(color="#e6e6e6", linewidth=0.8)
@@ -120,20 +121,13 @@ def _panel(axis: Any, mood: Figures, lines: Sequence[Line], quantity: str) -> No
 def _name_lines(axis: Any, mood: Figures, lines: Sequence[Line], quantity: str) -> None:
     """Each line's name right of its last point, moved apart where they would overlap."""
     ends = [(points[-1], line) for line in lines if (points := _points(mood, line))]
-    low, high = axis.get_ylim()
-    place = (
-        (lambda v: (log10(v) - log10(low)) / (log10(high) - log10(low)))
-        if quantity == "us"
-        else (lambda v: (v - low) / (high - low))
-    )
-    heights = spread([place(getattr(point, quantity)) for point, _ in ends], gap=0.052)
-    left, right = log10(axis.get_xlim()[0]), log10(axis.get_xlim()[1])
-    for height, (point, line) in zip(heights, ends, strict=True):
-        x = (log10(point.bytes) - left) / (right - left)
+    (left, right), (low, high) = ([log10(limit) for limit in limits()] for limits in (axis.get_xlim, axis.get_ylim))
+    levels = [(log10(max(getattr(point, quantity), 1e-9)) - low) / (high - low) for point, _ in ends]
+    for level, height, (point, line) in zip(levels, spread(levels, gap=0.052), ends, strict=True):
         colour = line.style["color"]
         axis.annotate(
             line.title,
-            xy=(x, place(getattr(point, quantity))),
+            xy=((log10(point.bytes) - left) / (right - left), max(level, 0.0)),
             xytext=(1.02, height),
             xycoords="axes fraction",
             textcoords="axes fraction",
@@ -146,23 +140,22 @@ def _name_lines(axis: Any, mood: Figures, lines: Sequence[Line], quantity: str) 
         )
 
 
-def spread(places: Sequence[float], gap: float) -> list[float]:
-    """The places moved as little as it takes to be `gap` apart, in their order."""
-    order = sorted(range(len(places)), key=lambda i: places[i])
+def spread(levels: Sequence[float], gap: float) -> list[float]:
+    """The levels, from 0 to 1, moved as little as it takes to be `gap` apart, in their order and between 0 and 1."""
+    order = sorted(range(len(levels)), key=lambda i: levels[i])
     clusters: list[list[int]] = []
 
-    def middle(cluster: list[int]) -> float:
-        return sum(places[i] for i in cluster) / len(cluster)
+    def lowest(cluster: list[int]) -> float:
+        middle = sum(levels[i] for i in cluster) / len(cluster)
+        extent = gap * (len(cluster) - 1)
+        return min(max(middle - extent / 2, 0.0), 1.0 - extent)
 
     for i in order:
         clusters.append([i])
-        while len(clusters) > 1:
-            below, above = clusters[-2], clusters[-1]
-            if middle(above) - middle(below) >= gap * (len(above) + len(below)) / 2:
-                break
-            clusters[-2:] = [below + above]
-    moved = [0.0] * len(places)
+        while len(clusters) > 1 and lowest(clusters[-1]) < lowest(clusters[-2]) + gap * len(clusters[-2]):
+            clusters[-2:] = [clusters[-2] + clusters[-1]]
+    moved = [0.0] * len(levels)
     for cluster in clusters:
         for position, i in enumerate(cluster):
-            moved[i] = middle(cluster) + gap * (position - (len(cluster) - 1) / 2)
+            moved[i] = lowest(cluster) + gap * position
     return moved

@@ -77,7 +77,9 @@ class Figures:
     """Looked up by contestant and bytes, for one collective, number of ranks and label."""
 
     def __init__(self, figures: Iterable[Figure], collective: str, ranks: int, label: str) -> None:
-        here = [f for f in figures if (f.collective, f.ranks, f.label) == (collective, ranks, label)]
+        all_labels = [f for f in figures if (f.collective, f.ranks) == (collective, ranks)]
+        here = [f for f in all_labels if f.label == label]
+        self._measured = {(f.contestant, f.bytes) for f in all_labels}
         self._by = {(f.contestant, f.bytes): f for f in here}
         self.collective, self.ranks, self.label = collective, ranks, label
         self.sizes = sorted({f.bytes for f in here})
@@ -90,7 +92,9 @@ class Figures:
         return min(there, key=lambda f: f.us, default=None)
 
     def ratio(self, comparison: Comparison, nbytes: int) -> float | None:
-        """The fastest peer's time by pycoll's."""
+        """The fastest peer's time by pycoll's. None if a peer has blocks, but of the other label only."""
+        if any((name, nbytes) in self._measured and not self.get(name, nbytes) for name in comparison.theirs):
+            return None
         ours, theirs = self.get(comparison.ours, nbytes), self.fastest(comparison.theirs, nbytes)
         return theirs.us / ours.us if ours and theirs else None
 
