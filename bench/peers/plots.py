@@ -109,7 +109,7 @@ def _panel(axis: Any, mood: Figures, sizes: Sequence[int], lines: Sequence[Line]
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     if quantity == "busbw_gbs":
         axis.set_ylim(bottom=LEAST_GBS)
-    axis.set_xticks(sizes, [size_name(n) for n in sizes])
+    axis.set_xticks(sizes, [size_name(n).replace(" ", "\n") for n in sizes])
     axis.minorticks_off()
     axis.tick_params(labelbottom=True, labelsize=9)
     axis.grid(color="#e6e6e6", linewidth=0.8)
