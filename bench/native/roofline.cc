@@ -123,8 +123,8 @@ int main(int argc, char** argv) {
   madvise(at, bytes, MADV_HUGEPAGE);
   heap = static_cast<char*>(at);
   return fork_ranks(size, [&](int rank) {
-    const contestant self{rank, size,   "the same bytes, unsynchronised", allocate, release, prepare_nothing,
-                          call, barrier};
+    const char* const version = "the same bytes, unsynchronised";
+    const contestant self{rank, size, version, allocate, release, prepare_nothing, call, barrier, 1};
     serve(&self);
   });
 }
