@@ -61,7 +61,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--sizes", type=sizes, help=f"bytes of an array ({ALLREDUCE_SIZES} for allreduce, else {OTHER_SIZES})"
     )
-    parser.add_argument("--rounds", type=int, default=7, help="blocks of each contestant at each size")
+    parser.add_argument("--rounds", type=int, default=5, help="blocks of each contestant at each size")
     parser.add_argument("--block-ms", type=float, default=30.0, help="what a block's calls take, roughly")
     parser.add_argument("--touch", action="store_true", help="arrays are rewritten before every call, untimed")
     parser.add_argument("--contestants", type=re.compile, default=re.compile(""), metavar="REGEX", help="only these")

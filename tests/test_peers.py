@@ -37,7 +37,7 @@ for order in orders:
     if sys.argv[1] == "die" and rank == 1:
         print("error: the fake dies", file=sys.stderr, flush=True)
         os._exit(3)
-    times = [1000 * batch * (rank + 1)] * samples
+    times = [7000, 7000 + 1000 * batch * (rank + 1)] * samples
     print("done", int(sys.argv[1] == "wrong"), *times, file=answers)
 """
 
@@ -50,14 +50,15 @@ def block(contestant: str, us: float, label: str = "near", nbytes: int = 1024) -
     return Block(contestant, "allreduce", 2, nbytes, label, us, 3, 1, 50.0, 50.0)
 
 
-def test_an_answer_is_the_slowest_rank_of_each_sample() -> None:
-    assert parse_answers(["done 0 4000 8000", "done 2 6000 4000"], ORDER) == Answer(2, [1.5, 2.0])
+def test_a_sample_lasts_from_the_first_begin_to_the_last_end() -> None:
+    lines = ["done 0 1000 5000 20000 28000", "done 2 2000 7000 24000 27000"]
+    assert parse_answers(lines, ORDER) == Answer(2, [1.5, 2.0])
 
 
-@pytest.mark.parametrize("line", ["error no memory", "done 0 4000", "done", "done 0 a b", "gone 0 1 2", ""])
+@pytest.mark.parametrize("line", ["error no memory", "done 0 4000 5000", "done", "done 0 a b", "gone 0 1 2", ""])
 def test_an_answer_that_is_none_is_a_failure(line: str) -> None:
     with pytest.raises(Failed, match="rank 1"):
-        parse_answers(["done 0 4000 8000", line], ORDER)
+        parse_answers(["done 0 1000 5000 20000 28000", line], ORDER)
 
 
 @pytest.mark.parametrize(

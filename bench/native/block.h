@@ -4,10 +4,10 @@
  * In the folder PEERS_FOLDER rank r reads FIFO order.r and writes FIFO answer.r, a line at a time:
  *   answer: "ready PID VERSION"                                        once
  *   order:  "COLLECTIVE BYTES MEMORY WARMUP SAMPLES BATCH TOUCH"
- *   answer: "done WRONG NS NS ..."  wrong elements here, and for each sample the nanoseconds of its BATCH calls here
- *           "error SENTENCE"        and the rank ends
- * End of file instead of an order: the rank ends. BYTES is the larger of a rank's two arrays. As C it wants
- * -D_GNU_SOURCE. */
+ *   answer: "done WRONG BEGIN END BEGIN END ..."  wrong elements here; when each sample, which is BATCH calls, began
+ * and ended here: nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share "error SENTENCE"        and
+ * the rank ends End of file instead of an order: the rank ends. BYTES is the larger of a rank's two arrays. As C it
+ * wants -D_GNU_SOURCE. */
 #pragma once
 #include <fcntl.h>
 #include <sched.h>
@@ -27,7 +27,7 @@ struct block {
   char memory[16];            /* what kind, in the contestant's own words */
   int rank, size;
   int warmup, samples, batch;
-  int touch; /* 1: the input is rewritten before every call, untimed */
+  int touch; /* 1: the input is rewritten before every sample, untimed; a sample is then one call */
 };
 
 /* What a contestant brings. */
@@ -39,7 +39,6 @@ struct contestant {
   void (*prepare)(const struct block* block);
   void (*call)(const struct block* block);
   void (*barrier)(void);
-  int unsynchronised; /* 1: calls do not wait for each other, so a sample ends when all ranks' have */
 };
 
 static FILE* answers;
@@ -132,24 +131,12 @@ static int parse_order(const char* line, struct block* b, size_t* bytes) {
   return 0;
 }
 
-static int64_t time_sample(const struct contestant* c, const struct block* b) {
-  int64_t taken = 0;
-  if (!b->touch) {
-    c->barrier();
-    const int64_t begin = now_ns();
-    for (int i = 0; i < b->batch; ++i) c->call(b);
-    if (c->unsynchronised) c->barrier();
-    return now_ns() - begin;
-  }
-  for (int i = 0; i < b->batch; ++i) {
-    fill(b);
-    c->barrier();
-    const int64_t begin = now_ns();
-    c->call(b);
-    if (c->unsynchronised) c->barrier();
-    taken += now_ns() - begin;
-  }
-  return taken;
+static void time_sample(const struct contestant* c, const struct block* b, int64_t* begin, int64_t* end) {
+  if (b->touch) fill(b);
+  c->barrier();
+  *begin = now_ns();
+  for (int i = 0; i < b->batch; ++i) c->call(b);
+  *end = now_ns();
 }
 
 /* Sums in place grow beyond all numbers while they are timed, which costs no time; what is checked is computed last,
@@ -172,8 +159,8 @@ static void run_block(const struct contestant* c, struct block* b, size_t bytes)
   if (!in_place) memset(b->out, 0, out_bytes);
   c->prepare(b);
   for (int i = 0; i < b->warmup; ++i) c->call(b);
-  int64_t* const times = (int64_t*)malloc((size_t)b->samples * sizeof(int64_t));
-  for (int i = 0; i < b->samples; ++i) times[i] = time_sample(c, b);
+  int64_t* const times = (int64_t*)malloc(2 * (size_t)b->samples * sizeof(int64_t));
+  for (int i = 0; i < b->samples; ++i) time_sample(c, b, &times[2 * i], &times[2 * i + 1]);
 
   c->barrier(); /* the roofline's calls do not wait for each other */
   fill(b);
@@ -182,7 +169,7 @@ static void run_block(const struct contestant* c, struct block* b, size_t bytes)
   c->call(b);
   c->barrier();
   fprintf(answers, "done %zu", wrong_elements(b));
-  for (int i = 0; i < b->samples; ++i) fprintf(answers, " %lld", (long long)times[i]);
+  for (int i = 0; i < 2 * b->samples; ++i) fprintf(answers, " %lld", (long long)times[i]);
   fprintf(answers, "\n");
   free(times);
   c->barrier(); /* nobody drops memory that another still reads */

@@ -102,7 +102,7 @@ int main(int argc, char** argv) {
       const auto transport = std::make_shared<ShmTransport>(node, rank, members, cores());
       comm = std::make_unique<Communicator>(transport, nullptr, Options{});
       comm->add_region(1, heap, kStride);
-      const contestant self{rank, size, "pycoll " PYCOLL_VERSION, allocate, release, prepare, run, barrier, 0};
+      const contestant self{rank, size, "pycoll " PYCOLL_VERSION, allocate, release, prepare, run, barrier};
       serve(&self);
       comm->close();
     });

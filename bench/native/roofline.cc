@@ -124,7 +124,7 @@ int main(int argc, char** argv) {
   heap = static_cast<char*>(at);
   return fork_ranks(size, [&](int rank) {
     const char* const version = "the same bytes, unsynchronised";
-    const contestant self{rank, size, version, allocate, release, prepare_nothing, call, barrier, 1};
+    const contestant self{rank, size, version, allocate, release, prepare_nothing, call, barrier};
     serve(&self);
   });
 }

@@ -42,28 +42,32 @@ class Order:
 
 @dataclass(frozen=True)
 class Answer:
-    """wrong: elements, over all ranks. microseconds: a call's, for each sample, on the slowest rank."""
+    """wrong: elements, over all ranks. microseconds: a call's, for each sample."""
 
     wrong: int
     microseconds: list[float]
 
 
 def parse_answers(lines: Sequence[str], order: Order) -> Answer:
-    """Raises Failed if a rank refused, or answered something else."""
-    wrong, times = 0, []
+    """A sample lasts from the first rank's begin to the last one's end: a rank that is done before others have begun,
+    as the root of a broadcast may be, or one of two on a core, does not make it shorter. Raises Failed if a rank
+    refused, or answered something else."""
+    wrong, begins, ends = 0, [], []
     for rank, line in enumerate(lines):
         kind, _, rest = line.partition(" ")
         if kind == "error":
             raise Failed(f"rank {rank}: {rest}")
         try:
-            first, *taken = (int(word) for word in rest.split())
+            first, *times = (int(word) for word in rest.split())
         except ValueError:
-            taken = []
-        if kind != "done" or len(taken) != order.samples:
-            raise Failed(f"rank {rank} answered {line[:80]!r}, wanted {order.samples} times")
+            times = []
+        if kind != "done" or len(times) != 2 * order.samples:
+            raise Failed(f"rank {rank} answered {line[:80]!r}, wanted {order.samples} samples")
         wrong += first
-        times.append(taken)
-    return Answer(wrong, [max(sample) / order.batch / 1e3 for sample in zip(*times, strict=True)])
+        begins.append(times[::2])
+        ends.append(times[1::2])
+    lasted = zip(zip(*begins, strict=True), zip(*ends, strict=True), strict=True)
+    return Answer(wrong, [(max(end) - min(begin)) / order.batch / 1e3 for begin, end in lasted])
 
 
 class Group:

@@ -15,6 +15,7 @@ from .table import MEANING, size_name
 
 BLUE, LIGHT_BLUE, BLACK = "#0b5fa5", "#4fa3dd", "#222222"
 LEAST_GBS = 0.1  # below, bandwidth is latency, which the upper row shows
+LEFT, PANEL, NAMES = 0.8, 4.7, 1.5  # inches: beside the first panel, a panel, the names right of it
 PEERS = ("#c8553d", "#d99a2b", "#5b8c5a", "#8a6bb1", "#8c7a6b")
 
 
@@ -74,12 +75,14 @@ def _picture(moods: Sequence[Figures], lines: Sequence[Line], level: str, path: 
 
     columns = len(moods)
     sizes = sorted({n for mood in moods for n in mood.sizes})
-    figure, axes = pyplot.subplots(
-        2, columns, figsize=(1.2 + 6.2 * columns, 8.4), sharex=True, sharey="row", squeeze=False, layout="constrained"
+    width = LEFT + columns * (PANEL + NAMES)
+    figure, axes = pyplot.subplots(2, columns, figsize=(width, 8.6), sharex=True, sharey="row", squeeze=False)
+    figure.subplots_adjust(
+        left=LEFT / width, right=1 - NAMES / width, wspace=NAMES / PANEL, hspace=0.22, top=0.9, bottom=0.07
     )
     figure.suptitle(
         f"{moods[0].collective}, {moods[0].ranks} ranks, called from {level}: each library at its fastest setting",
-        x=0.01,
+        x=LEFT / width,
         ha="left",
         fontsize=13,
         fontweight="bold",

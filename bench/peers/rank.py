@@ -108,17 +108,17 @@ def expected(collective: str, rank: int, size: int, count: int) -> np.ndarray:
 
 
 def time_samples(call: Callable[[], Any], before: Callable[[], Any], samples: int, batch: int) -> list[int]:
-    """Nanoseconds of each batch; before() is not timed."""
-    clock, batches, taken = time.perf_counter_ns, range(batch), [0] * samples
+    """When each batch began and ended, nanoseconds of the clock that all processes share; before() is not timed."""
+    clock, batches, times = time.monotonic_ns, range(batch), [0] * (2 * samples)
     gc.disable()
-    for sample in range(samples):
+    for sample in range(0, 2 * samples, 2):
         before()
-        begin = clock()
+        times[sample] = clock()
         for _ in batches:
             call()
-        taken[sample] = clock() - begin
+        times[sample + 1] = clock()
     gc.enable()
-    return taken
+    return times
 
 
 def run_block(library: Any, order: str) -> str:
@@ -145,11 +145,7 @@ def run_block(library: Any, order: str) -> str:
         result[:] = 0
     for _ in range(warmup):
         call()
-    if touch:
-        parts = [time_samples(call, fill_and_meet, batch, 1) for _ in range(samples)]
-        taken = [sum(part) for part in parts]
-    else:
-        taken = time_samples(call, library.barrier, samples, batch)
+    times = time_samples(call, fill_and_meet if touch else library.barrier, samples, batch)
     fill()
     if not in_place:
         result[:] = 0
@@ -157,7 +153,7 @@ def run_block(library: Any, order: str) -> str:
     call()
     wrong = int((result != expected(collective, library.rank, library.size, result.size)).sum())
     library.barrier()
-    return " ".join(str(number) for number in ["done", wrong, *taken])
+    return " ".join(str(number) for number in ["done", wrong, *times])
 
 
 def bind(rank: int, size: int) -> None:

@@ -24,7 +24,7 @@ CALIBRATIONS = 4
 class Effort:
     """rounds: blocks of a contestant at a size. block_ms: what a block's timed calls should take, roughly."""
 
-    rounds: int = 7
+    rounds: int = 5
     block_ms: float = 30.0
     touch: bool = False
 
