@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from peers.results import Figures, comparisons, figures_of
 from peers.rounds import Block, Effort, Field, plan_of
 from peers.table import ratio_name, size_name, tables, time_name
 
+BENCH = Path(__file__).resolve().parents[1] / "bench"
 ORDER = Order("allreduce", 8, "private", warmup=1, samples=2, batch=4)
 
 # A rank that does as its first argument says; all ranks of a contestant are forked by one process.
@@ -175,6 +177,23 @@ def test_no_process_and_no_file_is_left_behind(how: str) -> None:
     group.stop()
     assert not any(_alive(pid) for pid in pids)
     assert not group.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--contestants", "nobody"], "Intel MPI, algorithm 8"),
+        (["--sizes", "8,1X"], "'8,1X' is not like 8,1K,64K,1M"),
+        (["--sizes", "1G"], "'1G' is not like"),
+        (["--sizes", "512M"], "not 4 bytes to 256M"),
+        (["--collectives", "allreduce,gather"], "gather: not one of allreduce"),
+        (["--ranks", "1"], "a number of ranks that is not 2 to 64"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_anything_is_started(words: list[str], said: str) -> None:
+    ran = subprocess.run([sys.executable, BENCH / "peers.py", *words], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 2
+    assert said in ran.stdout + ran.stderr
 
 
 def _belongs(entry: Path, folder: Path) -> bool:

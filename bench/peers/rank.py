@@ -56,6 +56,7 @@ class Gloo:
         dist = self._dist
         return {
             "allreduce": lambda: dist.all_reduce(x),
+            "reduce_scatter": lambda: dist.reduce_scatter_tensor(out, x),
             "allgather": lambda: dist.all_gather_into_tensor(out, x),
             "broadcast": lambda: dist.broadcast(x, 0),
             "alltoall": lambda: dist.all_to_all_single(out, x),
