@@ -103,6 +103,15 @@ def test_pycoll_is_compared_with_the_fastest_peer_of_its_level() -> None:
     assert here.ratio(by_title["pycoll, symmetric : fastest peer"], 1024) is None
 
 
+def test_there_is_no_ratio_where_the_fastest_peer_may_be_unknown() -> None:
+    blocks = [block("Open MPI, default", 9.0), block("MPICH, default", 1.0, "far"), block("pycoll, private", 3.0)]
+    here = Figures(figures_of(blocks), "allreduce", 2, "near")
+    assert here.fastest(["Open MPI, default", "MPICH, default"], 1024) == here.get("Open MPI, default", 1024)
+    assert here.bound(["Open MPI, default", "MPICH, default"], 1024) is None
+    assert here.bound(["Open MPI, default", "Intel MPI, default"], 1024) is not None  # the latter took no part
+    assert here.ratio(comparisons(CONTESTANTS)[0], 1024) is None
+
+
 def test_table() -> None:
     times = {"Open MPI, default": 0.211, "pycoll, symmetric": 0.1, "roofline, ordinary stores": 0.09}
     text = tables(figures_of([block(name, us) for name, us in times.items()]), CONTESTANTS)

@@ -91,17 +91,26 @@ class Figures:
         there = [f for name in contestants if (f := self.get(name, nbytes))]
         return min(there, key=lambda f: f.us, default=None)
 
-    def ratio(self, comparison: Comparison, nbytes: int) -> float | None:
-        """The fastest peer's time by pycoll's. None if a peer has blocks, but of the other label only."""
-        if any((name, nbytes) in self._measured and not self.get(name, nbytes) for name in comparison.theirs):
+    def bound(self, contestants: Sequence[str], nbytes: int) -> Figure | None:
+        """The fastest, to compare with. None if one of them has blocks, but of the other label only: it may be that."""
+        if any((name, nbytes) in self._measured and not self.get(name, nbytes) for name in contestants):
             return None
-        ours, theirs = self.get(comparison.ours, nbytes), self.fastest(comparison.theirs, nbytes)
+        return self.fastest(contestants, nbytes)
+
+    def ratio(self, comparison: Comparison, nbytes: int) -> float | None:
+        """The fastest peer's time by pycoll's."""
+        ours, theirs = self.get(comparison.ours, nbytes), self.bound(comparison.theirs, nbytes)
         return theirs.us / ours.us if ours and theirs else None
 
-    def of_roofline(self, contestant: str, roofline: Iterable[str], nbytes: int) -> float | None:
+    def of_roofline(self, contestant: str, roofline: Sequence[str], nbytes: int) -> float | None:
         """What part of the roofline's speed it has."""
-        ours, bound = self.get(contestant, nbytes), self.fastest(roofline, nbytes)
+        ours, bound = self.get(contestant, nbytes), self.bound(roofline, nbytes)
         return bound.us / ours.us if ours and bound else None
+
+    def blocks(self, nbytes: int) -> tuple[int, int]:
+        """Of a contestant: the fewest and the most."""
+        counts = [f.blocks for (_, size), f in self._by.items() if size == nbytes]
+        return min(counts), max(counts)
 
 
 def document_of(blocks: Sequence[Block], figures: Sequence[Figure]) -> dict[str, object]:

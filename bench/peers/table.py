@@ -56,6 +56,7 @@ def table(here: Figures, contestants: Sequence[Contestant]) -> str:
             lines.append([])
         level = c.level
         lines.append([c.name, *(time_name(cell.us if cell else None) for cell in cells)])
+    lines.append(["blocks of a contestant", *("–".join(str(k) for k in dict.fromkeys(here.blocks(n))) for n in sizes)])
     lines.append([])
     for comparison in comparisons(contestants):
         lines += _ratios(here, comparison, sizes)
