@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def say(line: str) -> None:
 
 def main() -> int:
     arguments = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that contestants are ended first
     chosen = [c for c in CONTESTANTS if arguments.contestants.search(c.name)]
     if not chosen:
         say(f"no contestant is called like {arguments.contestants.pattern!r}; there are:")

@@ -183,7 +183,8 @@ def test_no_process_and_no_file_is_left_behind(how: str) -> None:
     if how == "hang":
         with pytest.raises(Failed, match="ranks 1"):
             group.run(ORDER, 0.5)
-    group.stop()
+    group.close_orders()
+    group.end(grace=1)
     assert not any(_alive(pid) for pid in pids)
     assert not group.folder.exists()
 

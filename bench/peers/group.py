@@ -117,15 +117,14 @@ class Group:
             os.write(fd, line)
         return parse_answers(self._read_lines(seconds), order)
 
-    def stop(self) -> None:
-        """Lets the ranks end, then ends what is left of this group."""
+    def close_orders(self) -> None:
+        """Lets the ranks end."""
         for fd in self._orders:
             os.close(fd)
         self._orders = []
-        self.end()
 
     def end(self, grace: float = GRACE) -> None:
-        """Ends exactly the processes of this group, which carry its mark."""
+        """Ends what is left after `grace` seconds: exactly the processes of this group, which carry its mark."""
         try:
             self._process.wait(grace)
         except subprocess.TimeoutExpired:

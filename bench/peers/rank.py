@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+BLOCK_SECONDS = 60  # a rank that is longer in a block ends, also when nobody is left to end it
 
 
 class Mpi4py:
@@ -172,11 +175,13 @@ def main() -> None:
         bind(library.rank, library.size)
         print("ready", os.getpid(), library.version, file=answers)
         for order in orders:
+            signal.alarm(BLOCK_SECONDS)
             try:
                 answer = run_block(library, order)
             except Exception as error:
                 print("error", f"{type(error).__name__}: {error}".replace("\n", " ")[:500], file=answers)
                 raise
+            signal.alarm(0)
             print(answer, file=answers)
 
 

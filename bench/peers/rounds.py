@@ -15,7 +15,7 @@ from .group import Failed, Group, Order
 from .probe import Probe, label_of
 
 START_SECONDS = 120.0
-BLOCK_SECONDS = 60.0
+BLOCK_SECONDS = 30.0
 WARMUP_MS = 1.0
 CALIBRATIONS = 4
 
@@ -81,7 +81,9 @@ class Field:
 
     def __exit__(self, *_: object) -> None:
         for group in self._groups.values():
-            group.stop()
+            group.close_orders()
+        for group in self._groups.values():
+            group.end()
         self._groups = {}
 
     def start(self, contestants: Sequence[Contestant]) -> None:
