@@ -75,9 +75,15 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
+def terminate(*_: object) -> None:
+    """Contestants are ended on the way out, which a second signal must not cut short."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit("terminated")
+
+
 def main() -> int:
     arguments = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that contestants are ended first
+    signal.signal(signal.SIGTERM, terminate)
     chosen = [c for c in CONTESTANTS if arguments.contestants.search(c.name)]
     if not chosen:
         say(f"no contestant is called like {arguments.contestants.pattern!r}; there are:")

@@ -67,7 +67,7 @@ def draw(figures: Sequence[Figure], contestants: Sequence[Contestant], folder: P
 
 
 def _points(mood: Figures, line: Line) -> list[Figure]:
-    return [f for n in mood.sizes if (f := mood.fastest(line.contestants, n))]
+    return [f for n in mood.sizes if (f := mood.bound(line.contestants, n))]
 
 
 def _picture(moods: Sequence[Figures], lines: Sequence[Line], level: str, path: Path) -> None:
@@ -126,6 +126,8 @@ def _name_lines(axis: Any, mood: Figures, lines: Sequence[Line], quantity: str) 
     ends = [(points[-1], line) for line in lines if (points := _points(mood, line))]
     (left, right), (low, high) = ([log10(limit) for limit in limits()] for limits in (axis.get_xlim, axis.get_ylim))
     levels = [(log10(max(getattr(point, quantity), 1e-9)) - low) / (high - low) for point, _ in ends]
+    last = max((point.bytes for point, _ in ends), default=0)
+    leader = {"arrowstyle": "-", "linewidth": 0.5, "alpha": 0.5, "shrinkA": 1, "shrinkB": 3}
     for level, height, (point, line) in zip(levels, spread(levels, gap=0.052), ends, strict=True):
         colour = line.style["color"]
         axis.annotate(
@@ -139,7 +141,8 @@ def _name_lines(axis: Any, mood: Figures, lines: Sequence[Line], quantity: str) 
             fontweight="bold" if "pycoll" in line.title else "normal",
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.5, "shrinkA": 1, "shrinkB": 3},
+            # Across the panel, from a line that ends early, it would look like a line itself.
+            arrowprops={**leader, "color": colour} if point.bytes == last else None,
         )
 
 
