@@ -19,7 +19,7 @@ from . import _core, launcher
 from .bootstrap import Group, make_group
 from .errors import Error, InvalidArgument, TransportError
 from .exchange import AloneExchange, GroupExchange, MpiExchange, StoreExchange
-from .settings import Settings
+from .settings import Settings, log
 from .symmetric import SymmetricHeap
 
 _live: weakref.WeakSet[Communicator] = weakref.WeakSet()
@@ -44,6 +44,9 @@ class Communicator(_core.Communicator):
         self._mpi_module, self._mpi_handle, self._owns_mpi_handle = mpi, mpi_handle, False
         self._heap = SymmetricHeap(self)
         _live.add(self)
+        found = self._settle()
+        if self.node_size > 1 and self.node_rank == 0:
+            log.info("%d ranks on %s: %s", self.node_size, self._hosts[self.rank], found)
 
     # ---- Groups
 

@@ -231,6 +231,7 @@ void bind_communicator(py::module_& m) {
       .def_property_readonly("transport", &Communicator::transport, "\"shm\", \"mpi\" or \"alone\".")
       .def_property("timeout", &Communicator::timeout, &Communicator::set_timeout,
                     "Deadline of an operation, in seconds.")
+      .def("_settle", &Communicator::settle, py::call_guard<py::gil_scoped_release>())
       .def("_close", &Communicator::close, py::call_guard<py::gil_scoped_release>())
       .def("_abort", &Communicator::abort, py::arg("why"), py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("failed", &Communicator::failed, "True after a failure that the group cannot go on after.")

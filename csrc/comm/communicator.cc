@@ -53,6 +53,17 @@ void Communicator::set_timeout(double seconds) {
   options_.timeout = seconds;
 }
 
+std::string Communicator::settle() {
+  const Deadline deadline = Deadline::after(options_.timeout);
+  // The first meeting shows where each rank's memory is, the second whether it can be read, the third what it is like.
+  for (int meeting = 0; meeting < 2; ++meeting) node_->barrier(deadline);
+  node_->ask_for_probe();
+  node_->barrier(deadline);
+  node_->probe_if_asked(deadline);
+  node_->barrier(deadline);
+  return describe(node_->findings());
+}
+
 void Communicator::close() {
   if (closed_.exchange(true)) return;
   const bool idle = engine_.stop(options_.timeout);

@@ -37,6 +37,9 @@ class Communicator {
   std::string transport() const { return size() == 1 ? "alone" : world_->name(); }
   double timeout() const { return options_.timeout; }
   void set_timeout(double seconds);
+  // The ranks of the node meet for the first times and probe the machine; says what was found. Collective, at the
+  // start.
+  std::string settle();
 
   // Blocking: on this thread if nothing else is under way, else behind what is.
   void run(Call& call);

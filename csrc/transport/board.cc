@@ -44,7 +44,7 @@ Board::Board(std::byte* at, int index, std::vector<Member> members, int cores)
   // A rank that has a core to itself may spin; one that shares it must let the others run.
   const bool crowded = size() > cores;
   spins_ = crowded ? 20 : 4000;
-  yields_ = crowded ? 200 : 1000;
+  yields_ = 1000;
   for (int i = 0; i < size(); ++i)
     processes_.push_back(i != index_ && member(i).process.pid ? Process(member(i).process) : Process());
 }
