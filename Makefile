@@ -58,7 +58,7 @@ asan: $(OPENMPI)/setup | build ## the C++ tests under the address and undefined-
 # Only the tests that have threads. Without address randomization: the thread sanitizer of older compilers cannot map its
 # shadow on some kernels otherwise.
 tsan: $(OPENMPI)/setup | build ## the C++ tests under the thread sanitizer
-	$(call cpp_tests,tsan,thread,PYCOLL_TEST_QUICK=1 TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 $(NO_ASLR),-R collectives)
+	$(call cpp_tests,tsan,thread,PYCOLL_TEST_QUICK=1 TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 $(NO_ASLR),-R "collectives|choices")
 NO_ASLR := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 comma := ,
 

@@ -135,9 +135,9 @@ void Communicator::run_sharing(const Call& inner, const Call& call, const Signat
   const bool eager = algo == Algo::direct && bytes <= kEagerBytes && bytes * size_t(size()) <= kEagerReadBytes &&
                      !(call.kind == Kind::alltoall && call.uneven);
   const bool in_cell = bytes <= sizeof cell.payload;
-  // Where the arrays are goes with the call if they may be reached there; scratch memory is nobody else's.
+  // Where the arrays are goes with the call if they may be reached there; scratch memory is in no region.
   Place own;
-  if (bytes >= kInPlaceBytes && in_place && algo == Algo::direct) own = place_of(inner);
+  if (bytes >= kInPlaceBytes && algo == Algo::direct) own = in_place ? place_of(inner) : addresses_of(inner);
   const bool staged = eager && !in_cell && !own.in_region;
   const size_t place = eager && !in_cell ? shm.claim(bytes) : 0;
   const auto shown = [&](int peer) { return in_cell ? shm.arrival(peer, parity).payload : shm.stage(peer, place); };

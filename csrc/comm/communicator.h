@@ -89,6 +89,7 @@ class Communicator {
   Signature signature_of(const Call& call) const;
   Algo select(const Call& call) const;
   Place place_of(const Call& call) const;
+  static Place addresses_of(const Call& call);
   [[noreturn]] void fail();
 
   std::shared_ptr<ShmTransport> node_;

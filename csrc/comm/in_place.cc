@@ -24,10 +24,13 @@ void Communicator::release_region(uint32_t id) {
   regions_.erase(id);
 }
 
+Communicator::Place Communicator::addresses_of(const Call& call) {
+  return {0, 0, reinterpret_cast<uint64_t>(call.in.data), reinterpret_cast<uint64_t>(call.out.data)};
+}
+
 Communicator::Place Communicator::place_of(const Call& call) const {
   const std::lock_guard lock(regions_mutex_);
   const auto locate = [&](const std::byte* data, size_t bytes, uint32_t& id, uint64_t& at) {
-    at = reinterpret_cast<uint64_t>(data);
     for (const auto& [candidate, region] : regions_) {
       const std::byte* const mine = region.segment->data() + size_t(node_->rank()) * region.stride;
       if (data < mine || data + bytes > mine + region.stride) continue;
@@ -36,7 +39,7 @@ Communicator::Place Communicator::place_of(const Call& call) const {
       return;
     }
   };
-  Place place;
+  Place place = addresses_of(call);
   if (call.in.count) locate(call.in.data, call.in.bytes(), place.in_region, place.in);
   if (call.out.count) locate(call.out.data, call.out.bytes(), place.out_region, place.out);
   return place;

@@ -31,8 +31,8 @@ inline std::vector<Member> members(int first, int count) {
   return all;
 }
 
-inline std::vector<std::shared_ptr<Communicator>> make(const Shape& shape, double timeout = 60) {
-  constexpr int kCores = 1;  // more ranks than cores: nobody spins
+// `cores`: 1 is fewer than the ranks, and nobody spins.
+inline std::vector<std::shared_ptr<Communicator>> make(const Shape& shape, double timeout = 60, int cores = 1) {
   std::vector<std::shared_ptr<Communicator>> all;
   Options options;
   options.timeout = timeout;
@@ -40,7 +40,7 @@ inline std::vector<std::shared_ptr<Communicator>> make(const Shape& shape, doubl
     const auto segment = Segment::local(ShmTransport::segment_bytes(shape.ranks));
     for (int rank = 0; rank < shape.ranks; ++rank)
       all.push_back(std::make_shared<Communicator>(
-          std::make_shared<ShmTransport>(segment, rank, members(0, shape.ranks), kCores), nullptr, options));
+          std::make_shared<ShmTransport>(segment, rank, members(0, shape.ranks), cores), nullptr, options));
     return all;
   }
   for (size_t n = 0; n < shape.nodes.size(); ++n)
@@ -51,8 +51,8 @@ inline std::vector<std::shared_ptr<Communicator>> make(const Shape& shape, doubl
     const auto segment = Segment::local(ShmTransport::segment_bytes(ranks));
     for (int i = 0; i < ranks; ++i)
       all.push_back(std::make_shared<Communicator>(
-          std::make_shared<ShmTransport>(segment, i, members(first, ranks), kCores),
-          std::make_shared<ShmTransport>(world, first + i, members(0, shape.ranks), kCores), options));
+          std::make_shared<ShmTransport>(segment, i, members(first, ranks), cores),
+          std::make_shared<ShmTransport>(world, first + i, members(0, shape.ranks), cores), options));
     first += ranks;
   }
   return all;
