@@ -63,7 +63,7 @@ NO_ASLR := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 comma := ,
 
 # ---- The rest
-bench: $(OPENMPI)/build $(OPENMPI)/demo ## pycoll beside seven peers, 2 and 4 ranks: the table, out/peers/*.json, plots
+bench: $(OPENMPI)/build $(OPENMPI)/demo ## pycoll beside its peers, 2 and 4 ranks: the table, out/peers/*.json, plots
 	.venv/bin/python bench/peers.py
 
 bench-hosts: $(OPENMPI)/build $(OPENMPI)/demo $(MPICH)/build ## allreduce between hosts beside Open MPI and MPICH; root

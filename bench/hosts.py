@@ -60,7 +60,7 @@ def main() -> None:
                         show(row)
                         results.append(row)
     if args.json:
-        settings = {key: value if key != "mpi" else [str(p) for p in value] for key, value in vars(args).items()}
+        settings = {key: value if key != "mpi" else [p.name for p in value] for key, value in vars(args).items()}
         document = {"schema": "pycoll-hosts/1", "environment": environment(), "settings": settings, "results": results}
         del settings["json"]
         Path(args.json).write_text(json.dumps(document, indent=1) + "\n")

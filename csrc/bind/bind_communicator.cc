@@ -1,6 +1,7 @@
 #include "bind/bind.h"
 #include "bind/parse.h"
 #include "bind/py_call.h"
+#include "bind/short_call.h"
 #include "kernels/reduce.h"
 
 namespace pycoll::bind {
@@ -220,7 +221,8 @@ Raises InvalidArgument, MismatchError (ranks called different operations), PeerF
 
 void bind_communicator(py::module_& m) {
   const auto none = py::none();
-  py::class_<Communicator, std::shared_ptr<Communicator>>(m, "Communicator")
+  py::class_<Communicator, std::shared_ptr<Communicator>> communicator(m, "Communicator");
+  communicator
       .def(py::init(&make), py::arg("node"), py::arg("world"), py::arg("timeout"), py::arg("algo"), py::arg("node_of"),
            py::arg("rules"))
       .def_property_readonly("rank", &Communicator::rank, "This process's number in the group, 0 to size - 1.")
@@ -283,6 +285,7 @@ void bind_communicator(py::module_& m) {
       .def("sendrecv", &sendrecv, py::arg("x"), py::arg("to"), py::arg("out"), py::arg("source"), py::kw_only(),
            py::arg("timeout") = none, py::arg("wait") = true,
            "Sends `x` to rank `to` and receives into `out` from rank `source`, both at once.");
+  shorten_allreduce(communicator);
 }
 
 }  // namespace pycoll::bind

@@ -27,6 +27,11 @@ std::string call_site() {
   return "";
 }
 
+std::string locked_call_site() {
+  const py::gil_scoped_acquire locked;
+  return call_site();
+}
+
 PyCall::PyCall(Communicator& communicator, Kind kind) : communicator_(communicator), name_(name_of(kind).data()) {
   call_.kind = kind;
   borrowed_.reserve(2);
@@ -102,10 +107,7 @@ void PyCall::reduction(const py::object& op, const py::object& factor) {
 py::object PyCall::go(const py::object& result, bool wait, const Counts& counts, const Counts& received_counts) {
   lay_out(call_, communicator_.rank(), communicator_.size(), counts, received_counts);
   if (wait) {
-    call_.site = [] {
-      const py::gil_scoped_acquire locked;
-      return call_site();
-    };
+    call_.site = locked_call_site;
     const py::gil_scoped_release unlocked;
     communicator_.run(call_);
     // `result` is copied below, with the GIL again.

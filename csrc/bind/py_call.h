@@ -15,6 +15,8 @@ namespace pycoll::bind {
 
 // Where in the user's program the running Python code is: the first frame outside this package. The GIL is held.
 std::string call_site();
+// The same where it is not held.
+std::string locked_call_site();
 
 class PyCall {
  public:

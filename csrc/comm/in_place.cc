@@ -51,12 +51,14 @@ bool Communicator::run_in_place(const Call& call, std::vector<Place> shown, Dead
   const bool rooted_read = call.kind == Kind::broadcast;
   if (call.kind != Kind::allreduce && call.kind != Kind::reduce_scatter && call.kind != Kind::allgather && !rooted_read)
     return false;
-  bool symmetric = true;
+  bool symmetric = true, none_symmetric = true;
   for (int peer = 0; peer < size(); ++peer) {
     if (rooted_read && peer != call.root) continue;
     const Place& place = shown[size_t(peer)];
     symmetric &= place.in_region && (call.kind != Kind::allreduce || place.out_region);
+    none_symmetric &= !place.in_region && !place.out_region;
   }
+  if (!symmetric && !none_symmetric) return false;  // of what is in a region only an offset was shown
   if (!symmetric && (!node_->single_copy() || contribution(call) < kSingleCopyBytes)) return false;
 
   std::vector<std::shared_ptr<Segment>> held;  // while they are read

@@ -78,6 +78,36 @@ TEST("choices of a probe") {
   run_all("", "");
 }
 
+// A rank whose array is in symmetric memory and one whose array is not; and one array of each kind on every rank.
+TEST("symmetric and private arrays in one operation") {
+  setenv("PYCOLL_SINGLE_COPY", "1", 1);
+  const auto comms = threads::make({kRanks, {}}, 60, kRanks);
+  unsetenv("PYCOLL_SINGLE_COPY");
+  for (const size_t count : {size_t(5003), size_t(1) << 19}) {
+    const size_t stride = count * sizeof(float);
+    const auto region = Segment::local(kRanks * stride);
+    for (const auto& comm : comms) comm->add_region(uint32_t(count), region, stride);
+    threads::run(kRanks, [&](int rank) {
+      Communicator& comm = *comms[size_t(rank)];
+      comm.settle();
+      std::vector<float> own(count);
+      auto* const shared = reinterpret_cast<float*>(region->data() + size_t(rank) * stride);
+      for (const bool out_of_place : {false, true}) {
+        float* const in = out_of_place || rank == 0 ? shared : own.data();
+        float* const out = out_of_place ? own.data() : in;
+        for (size_t i = 0; i < count; ++i) in[i] = input(rank, i);
+        Call call;
+        call.kind = Kind::allreduce;
+        call.in = {reinterpret_cast<const std::byte*>(in), count, DType::f32};
+        call.out = {reinterpret_cast<std::byte*>(out), count, DType::f32};
+        comm.run(call);
+        for (size_t i = 0; i < count; ++i)
+          PYCOLL_CHECK_AS(Error, out[i] == input(0, i) + input(1, i), "element ", i, " of ", count, " is ", out[i]);
+      }
+    });
+  }
+}
+
 TEST("a choice that there is not is refused") {
   setenv("PYCOLL_STORES", "fast", 1);
   std::string sentence;
