@@ -24,6 +24,11 @@ def say(comm: pycoll.Communicator, **facts: int) -> None:
     sys.stdout.write(json.dumps({"rank": comm.rank, **facts}) + "\n")
 
 
+def small_pages() -> None:
+    """From here on the kernel gives this process no huge pages, which look like use of what was never touched."""
+    ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
+
+
 def shared_memory() -> dict[str, int]:
     """Of all mappings of pycoll's segments: address space, pages that this process sees in RAM, and its share of those
     (a page that two see counts half for each, so that shares add up to what there is)."""
@@ -67,8 +72,8 @@ def shared(comm: pycoll.Communicator) -> None:
 
 def growth(comm: pycoll.Communicator, operations: int) -> None:
     """Half of the operations wait, half go through the queue."""
+    small_pages()
     libc = ctypes.CDLL(None)
-    libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)  # else the kernel may put huge pages for small ones
     x = np.zeros(1)
 
     def after(count: int) -> int:
