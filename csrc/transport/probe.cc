@@ -14,8 +14,13 @@ namespace pycoll {
 namespace {
 
 using shm::kProbedBytes;
-constexpr int kPings = 4, kMeetings = 8, kTurns = 3;
-constexpr double kEvery = 0.05;  // seconds between probes, at least; one takes 0.02 to 0.1 ms
+constexpr int kFlags = 32, kTurns = 3;
+constexpr double kEvery = 0.05;         // seconds between probes, at least; one takes 0.02 to 0.1 ms
+constexpr double kEveryCrowded = 0.25;  // it waits for ranks that share its cores
+// What goes through a cache that the cores share is there sooner than what goes through memory. A short trial does not
+// always show it: after something else had the caches, it is streaming stores that need them least.
+constexpr float kFarNs = 150;
+constexpr double kSwitchSeconds = 1e-6;  // less than going from one rank to another on the same core takes
 // A single copy of large arrays misses caches more often than the probe's few pages do.
 constexpr float kWorthIt = 0.7f;
 enum Way { kOrdinary, kStreaming, kSingleCopy, kWays };
@@ -36,11 +41,13 @@ int wanted(const char* variable, std::string_view no, std::string_view yes) {
 
 std::string describe(const Findings& f) {
   if (f.flag_ns == 0) return concat("not probed; stores ", f.streams ? "streaming" : "ordinary");
+  const std::string flag = concat("a flag takes ", f.flag_ns, " ns to the farthest rank");
+  const std::string chosen = concat("; chosen: ", f.streams ? "streaming" : "ordinary", " stores",
+                                    f.single_copy ? ", single copy of large arrays" : "");
+  if (f.ordinary_us == 0) return flag + chosen;
   const std::string copy = f.single_copy_us > 0 ? concat(f.single_copy_us, " us by single copy") : "no single copy";
-  return concat("a flag takes ", f.flag_ns, " ns to the farthest rank; ", kProbedBytes >> 10, " KiB both ways take ",
-                f.ordinary_us, " us by ordinary stores, ", f.streaming_us, " us by streaming ones, ", copy,
-                "; chosen: ", f.streams ? "streaming" : "ordinary", " stores",
-                f.single_copy ? ", single copy of large arrays" : "");
+  return concat(flag, "; ", kProbedBytes >> 10, " KiB both ways take ", f.ordinary_us, " us by ordinary stores, ",
+                f.streaming_us, " us by streaming ones, ", copy, chosen);
 }
 
 void ShmTransport::settle_choices() {
@@ -51,10 +58,10 @@ void ShmTransport::settle_choices() {
 }
 
 void ShmTransport::ask_for_probe() {
-  if (rank() != 0 || crowded_ || size() == 1 || (forced_stores_ >= 0 && forced_single_copy_ >= 0)) return;
+  if (rank() != 0 || size() == 1 || (forced_stores_ >= 0 && forced_single_copy_ >= 0)) return;
   const double now = seconds();
   if (now < next_probe_) return;
-  next_probe_ = now + kEvery;
+  next_probe_ = now + (crowded_ ? kEveryCrowded : kEvery);
   asking_ = true;
 }
 
@@ -98,28 +105,30 @@ double ShmTransport::exchange(int peer, int way, size_t place, Deadline deadline
   return came ? seconds() - begin : 0;
 }
 
-// Rank 0 with each of the others in turn, then with the farthest: the least of a few times, since the rest is noise.
+// The time of one flag each way, the least of many; 0 if the two seem to take turns on one core.
+float ShmTransport::flag_ns(int peer, Deadline deadline) {
+  double least = 1;
+  for (int i = 0; i < kFlags; ++i) {
+    const double begin = seconds();
+    meet(peer, deadline);
+    least = std::min(least, seconds() - begin);
+  }
+  return least < kSwitchSeconds ? float(least * 1e9) : 0;
+}
+
+// Rank 0 with each of the others in turn, then, where each has a core of its own, with the farthest.
 void ShmTransport::probe(Deadline deadline) {
-  const size_t places = claim(kTurns * kWays * kProbedBytes);
-  // The first touch of a page is the kernel's work, and not what is asked for.
-  for (size_t at = places; at < places + kTurns * kWays * kProbedBytes; at += 4096)
-    for (int peer = 0; peer < size(); ++peer) *reinterpret_cast<volatile std::byte*>(stage(peer, at));
+  const size_t places = claim(kWays * kProbedBytes);
   Findings found;
   int farthest = 1;
   for (int peer = 1; peer < size(); ++peer) {
     if (rank() != 0 && rank() != peer) continue;
-    const int other = rank() == 0 ? peer : 0;
-    double least = 1;
-    for (int i = 0; i < kPings; ++i) {
-      const double begin = seconds();
-      for (int k = 0; k < kMeetings; ++k) meet(other, deadline);
-      least = std::min(least, (seconds() - begin) / kMeetings);
-    }
-    if (float(least * 1e9) <= found.flag_ns) continue;
-    found.flag_ns = float(least * 1e9);
+    const float ns = flag_ns(rank() == 0 ? peer : 0, deadline);
+    if (ns <= found.flag_ns) continue;
+    found.flag_ns = ns;
     farthest = peer;
   }
-  for (int peer = 1; peer < size(); ++peer) {
+  for (int peer = 1; peer < size() && !crowded_; ++peer) {
     if (rank() != 0 && rank() != peer) continue;
     const int other = rank() == 0 ? peer : 0;
     if (rank() == 0) bells_[peer].farthest.store(peer == farthest, std::memory_order_relaxed);
@@ -128,17 +137,17 @@ void ShmTransport::probe(Deadline deadline) {
     double least[kWays] = {1, 1, 1};
     for (int turn = 0; turn < kTurns; ++turn)
       for (int way = 0; way < kWays; ++way)
-        least[way] =
-            std::min(least[way], exchange(other, way, places + size_t(turn * kWays + way) * kProbedBytes, deadline));
+        least[way] = std::min(least[way], exchange(other, way, places + size_t(way) * kProbedBytes, deadline));
     found.ordinary_us = float(least[kOrdinary] * 1e6);
     found.streaming_us = float(least[kStreaming] * 1e6);
     found.single_copy_us = float(least[kSingleCopy] * 1e6);
   }
-  if (rank() != 0) return;
+  if (rank() != 0 || found.flag_ns == 0) return;
   const float staged = std::min(found.ordinary_us, found.streaming_us);
-  found.streams = forced_stores_ >= 0 ? forced_stores_ == 1 : found.streaming_us < found.ordinary_us;
-  found.single_copy = forced_single_copy_ >= 0 ? forced_single_copy_ == 1
-                                               : found.single_copy_us > 0 && found.single_copy_us < kWorthIt * staged;
+  found.streams = found.flag_ns > kFarNs && (crowded_ || found.streaming_us < found.ordinary_us);
+  found.single_copy = found.single_copy_us > 0 && found.single_copy_us < kWorthIt * staged;
+  if (forced_stores_ >= 0) found.streams = forced_stores_ == 1;
+  if (forced_single_copy_ >= 0) found.single_copy = forced_single_copy_ == 1;
   findings_ = found;
 }
 

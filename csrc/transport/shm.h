@@ -116,6 +116,7 @@ class ShmTransport final : public Transport, public SharedMemory {
   void probe(Deadline deadline);
   void settle_choices();
   void meet(int peer, Deadline deadline);
+  float flag_ns(int peer, Deadline deadline);
   double exchange(int peer, int way, size_t place, Deadline deadline);
   bool try_read(int peer, Bytes to, uint64_t from) const;
   Ticket post(Queue& queue, std::byte* data, size_t bytes);
