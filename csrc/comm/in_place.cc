@@ -7,7 +7,7 @@
 namespace pycoll {
 namespace {
 
-// From here on reading a peer's private memory through the kernel beats staging it.
+// Where a single copy was found to be faster than stages, it is from here on: below, the kernel's work for it counts.
 constexpr size_t kSingleCopyBytes = 2 << 20;
 
 }  // namespace
