@@ -88,7 +88,7 @@ struct Places {
   std::vector<const std::byte*> in;
   std::vector<std::byte*> out;
 };
-void symmetric_allreduce(Net& net, const Places& places, ConstBuffer in, Reduction reduction, Scratch& scratch);
+void symmetric_allreduce(Net& net, const Places& places, ConstBuffer in, Reduction reduction);
 void symmetric_reduce_scatter(Net& net, const Places& places, Buffer out, const Layout& layout, Reduction reduction);
 void symmetric_allgather(Net& net, const Places& places, Buffer out, const Layout& layout);
 void symmetric_broadcast(Net& net, const Places& places, Buffer x, int root);

@@ -34,7 +34,7 @@ void copy_from(Net& net, const Places& places, Buffer out, int peer, size_t firs
 
 }  // namespace
 
-void symmetric_allreduce(Net& net, const Places& places, ConstBuffer in, Reduction reduction, Scratch&) {
+void symmetric_allreduce(Net& net, const Places& places, ConstBuffer in, Reduction reduction) {
   // Chunk r is read by rank r alone and written by rank r alone, in every rank's array.
   const Range mine = Partition{in.count, size_t(net.size())}[size_t(net.rank())];
   const size_t element = size_of(in.dtype), segment = kSegmentBytes / element;

@@ -80,7 +80,7 @@ bool Communicator::run_in_place(const Call& call, std::vector<Place> shown, Dead
   const auto reduction = reduction_of(call);
   if (symmetric) {
     switch (call.kind) {
-      case Kind::allreduce: algo::symmetric_allreduce(net, places, call.in, reduction, scratch_); break;
+      case Kind::allreduce: algo::symmetric_allreduce(net, places, call.in, reduction); break;
       case Kind::reduce_scatter: algo::symmetric_reduce_scatter(net, places, call.out, call.layout, reduction); break;
       case Kind::allgather: algo::symmetric_allgather(net, places, call.out, call.layout); break;
       default: algo::symmetric_broadcast(net, places, call.out, call.root);

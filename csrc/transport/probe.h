@@ -13,10 +13,6 @@ struct Findings {
   float single_copy_us = 0;  // the same, each reading the other's private memory; 0: not permitted
   bool streams = false;      // into stages
   bool single_copy = false;  // for large private arrays
-
-  bool same_choices(const Findings& other) const {
-    return streams == other.streams && single_copy == other.single_copy;
-  }
 };
 
 // "flag 26 ns away; 32 KiB staged 2.1 us by ordinary stores, 4.0 us by streaming, ..."

@@ -3,12 +3,8 @@
 #include <sys/uio.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <ctime>
-#include <string_view>
-
-#include "core/copy.h"
 
 namespace pycoll {
 namespace {

@@ -1,8 +1,7 @@
 // Transport through memory that the ranks of a node share; with Segment::local(), between threads of one process.
 //
-// The segment holds, in this order: the board; two arrival cells a rank; the bells of
-// probes; a stage a rank; then for every ordered pair of
-// ranks and each lane a channel of kDepth slots. Pages never touched cost nothing.
+// The segment holds, in this order: the board; two arrival cells a rank; the bells of probes; a stage a rank; then for
+// every ordered pair of ranks and each lane a channel of kDepth slots. Pages never touched cost nothing.
 #pragma once
 #include <array>
 #include <deque>
@@ -33,7 +32,8 @@ inline constexpr int kDepth = 4;
 // A stage is a ring: what is written next was read so long ago that no second-level cache holds it. Writing lines that
 // the reader still has takes twice as long.
 inline constexpr size_t kStageBytes = 2 << 20;
-inline constexpr size_t kClaimMost = kStageBytes / 4;  // of two in turn, neither reaches into the other
+// Of three claims in turn (one of them a probe's, which has no barrier of its own) none reaches into another.
+inline constexpr size_t kClaimMost = kStageBytes / 4;
 
 inline constexpr size_t kProbedBytes = 32 << 10;  // in each way that a probe tries
 
