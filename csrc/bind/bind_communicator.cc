@@ -2,7 +2,7 @@
 #include "bind/parse.h"
 #include "bind/py_call.h"
 #include "bind/short_call.h"
-#include "kernels/reduce.h"
+#include "kernels/simd.h"
 
 namespace pycoll::bind {
 namespace py = pybind11;

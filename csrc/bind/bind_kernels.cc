@@ -2,7 +2,7 @@
 
 #include "algo/select.h"
 #include "bind/bind.h"
-#include "kernels/reduce.h"
+#include "kernels/simd.h"
 
 namespace pycoll::bind {
 namespace py = pybind11;

@@ -1,85 +1,22 @@
-// Picks a body once, at the first use, and hands every call to it.
+// Hands every call to the body of the instruction set in use.
 #include "kernels/reduce.h"
 
 #include <array>
-#include <atomic>
 #include <cassert>
-#include <cstdlib>
 
-#include "core/error.h"
 #include "kernels/kernel_of.h"
 #include "kernels/reduce_table.h"
+#include "kernels/simd.h"
 
 namespace pycoll::kernels {
 namespace {
 
-#if defined(__x86_64__)
-bool runs_avx2() {
-  return __builtin_cpu_supports("avx2");
-}
-bool runs_avx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-}
-#else
-bool runs_avx2() {
-  return false;
-}
-bool runs_avx512() {
-  return false;
-}
-#endif
-
-struct Level {
-  std::string_view name;
-  const Table* table;  // null if not compiled in or not for this processor
-};
-
-// Ascending.
-const std::array<Level, 3>& levels() {
-  static const std::array<Level, 3> all = {Level{"scalar", scalar_table()},
-                                           Level{"avx2", runs_avx2() ? avx2_table() : nullptr},
-                                           Level{"avx512", runs_avx512() ? avx512_table() : nullptr}};
-  return all;
-}
-
-// The best level that can run, not above the one named.
-const Table* best(std::string_view ceiling) {
-  const Table* table = nullptr;
-  for (const Level& level : levels()) {
-    if (level.table) table = level.table;
-    if (level.name == ceiling) return table;
-  }
-  throw InvalidArgument(concat("PYCOLL_SIMD: wanted scalar, avx2 or avx512, got '", ceiling, "'"));
-}
-
-std::atomic<const Table*>& active() {
-  static std::atomic<const Table*> table = [] {
-    const char* ceiling = std::getenv("PYCOLL_SIMD");
-    return best(ceiling && *ceiling ? ceiling : "avx512");
-  }();
-  return table;
-}
-
 const Table& table() {
-  return *active().load(std::memory_order_relaxed);
+  static const std::array<const Table*, 3> tables = {scalar_table(), avx2_table(), avx512_table()};
+  return pick(tables);
 }
 
 }  // namespace
-
-std::string_view simd() {
-  return table().name;
-}
-
-void select_simd(std::string_view name) {
-  for (const Level& level : levels()) {
-    if (level.name != name) continue;
-    PYCOLL_CHECK(level.table, "select_simd: this processor, or this build, has no ", name);
-    active().store(level.table, std::memory_order_relaxed);
-    return;
-  }
-  throw InvalidArgument(concat("select_simd: wanted scalar, avx2 or avx512, got '", name, "'"));
-}
 
 void reduce_all(Buffer dst, std::span<const std::byte* const> srcs, ReduceOp op, int divisor) {
   assert(is_defined(op, dst.dtype) && !srcs.empty() && divisor >= 1);

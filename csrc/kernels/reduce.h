@@ -9,7 +9,6 @@
 #pragma once
 #include <cstddef>
 #include <span>
-#include <string_view>
 
 #include "core/buffer.h"
 #include "core/op.h"
@@ -38,10 +37,5 @@ void scale_into(Buffer dst, ConstBuffer src, double factor);
 // Halves to f32 (exact) and back (nearest even, NaN stays NaN).
 void widen_into(float* dst, ConstBuffer src);
 void narrow_into(Buffer dst, const float* src);
-
-// "scalar", "avx2" or "avx512": the body in use; PYCOLL_SIMD=scalar|avx2|avx512 lowers it. select_simd is for tests; it
-// throws InvalidArgument if this processor cannot run the named body.
-std::string_view simd();
-void select_simd(std::string_view name);
 
 }  // namespace pycoll::kernels

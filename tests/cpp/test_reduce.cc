@@ -10,6 +10,7 @@
 
 #include "check.h"
 #include "kernels/reduce.h"
+#include "kernels/simd.h"
 
 using namespace pycoll;
 

@@ -1,0 +1,34 @@
+// The k elements of largest magnitude, in ascending order of their indices.
+//
+// Magnitude goes by the bits of |x|: NaN is above infinity is above all numbers; among equals the lower index wins.
+// Counts are below 2^32. Identical results on every instruction set and on CUDA.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "core/scratch.h"
+
+namespace pycoll::kernels {
+
+// Entries of a sparse array; room for as many as asked for.
+struct Entries {
+  uint32_t* index;
+  float* value;
+};
+
+// What one selection leaves to the next of the same array: where its threshold was.
+struct TopkState {
+  uint32_t threshold = 0;  // bits of a magnitude; 0: none yet
+};
+
+// Exactly min(k, count) entries of in, or of in + residual where there is one; then residual = in + residual, and 0 for
+// what was selected. `state` makes it faster and never changes the result. Returns the entries.
+size_t select_topk(const float* in, float* residual, size_t count, size_t k, TopkState& state, Entries out,
+                   Scratch& scratch);
+
+// Nearly k entries: those whose magnitude reaches a threshold that was estimated, at least 3/4 k and at most k unless
+// fewer elements are not zero. Depends on `state` as well. Returns the entries.
+size_t select_near(const float* in, float* residual, size_t count, size_t k, TopkState& state, Entries out,
+                   Scratch& scratch);
+
+}  // namespace pycoll::kernels
