@@ -168,7 +168,7 @@ class Sparse {
     std::memcpy(&header, wire.data(), sizeof header);
     report().dense_payloads += codec::CodecId(header.codec) == codec::CodecId::identity && range.count > 0;
     if (residual() && codec_.format() != codec::ValueFormat::f32) {
-      codec::sparse_subtract(index, value, mine.count, uint32_t(range.begin), wire);
+      codec::sparse_lost(value, mine.count, wire);
       for (size_t i = 0; i < mine.count; ++i) residual()[index[i]] += value[i] * weight;
     }
     return wire;
