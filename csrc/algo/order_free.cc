@@ -16,7 +16,6 @@
 namespace pycoll::algo {
 namespace {
 
-
 // What this rank means to send, in `sum` or where its residual is: in + residual.
 void accumulate(std::span<float> sum, std::span<const float> in, float* residual) {
   if (!residual)

@@ -23,7 +23,6 @@ namespace {
 
 constexpr size_t kWindow = 16;
 
-
 // Finds bounds between which all ranks' entries together are about equally many.
 class Balance {
  public:
@@ -63,7 +62,8 @@ class Balance {
     // At first all cuts are the same range.
     const bool first = cuts_.empty() || (cuts_[0].begin == 0 && cuts_[0].end == count_);
     std::vector<uint32_t> counts(first ? bins : bins * cuts_.size());
-    for (size_t i = 0; i < counts.size(); ++i) counts[i] = mine(bin(first ? Cut{0, count_, 0} : cuts_[i / bins], i % bins, bins));
+    for (size_t i = 0; i < counts.size(); ++i)
+      counts[i] = mine(bin(first ? Cut{0, count_, 0} : cuts_[i / bins], i % bins, bins));
     const Buffer all{reinterpret_cast<std::byte*>(counts.data()), counts.size(), DType::u32};
     dense_allreduce(net_, Algo::automatic, all, all, {ReduceOp::sum}, scratch_);
     if (first) total_ = std::accumulate(counts.begin(), counts.end(), uint64_t(0));
@@ -109,9 +109,7 @@ class Sparse {
   float* residual() { return how_.feedback.residual; }
   int rank() const { return net_.rank(); }
   size_t ranks() const { return size_t(net_.size()); }
-  Range owned(int rank) const {
-    return {bounds_[size_t(rank)], bounds_[size_t(rank) + 1] - bounds_[size_t(rank)]};
-  }
+  Range owned(int rank) const { return {bounds_[size_t(rank)], bounds_[size_t(rank) + 1] - bounds_[size_t(rank)]}; }
   std::string from(int peer) const { return concat("from rank ", peer); }
 
   void select() {
@@ -119,8 +117,8 @@ class Sparse {
     index_.resize(k);
     value_.resize(k);
     const auto choose = codec_.exact() ? kernels::select_topk : kernels::select_near;
-    const size_t selected = choose(in_.data(), residual(), in_.size(), k, how_.feedback.topk,
-                                   {index_.data(), value_.data()}, scratch_);
+    const size_t selected =
+        choose(in_.data(), residual(), in_.size(), k, how_.feedback.topk, {index_.data(), value_.data()}, scratch_);
     drop_zeros(selected);
     if (poisoned() && residual()) drop_non_finite({residual(), in_.size()});
     report().sent = index_.size();
@@ -191,7 +189,8 @@ class Sparse {
     Window window(net_, kWindow);
     for (int distance = 1; distance < net_.size(); ++distance) {
       window.make_room();
-      const size_t to = size_t(rank() + distance) % ranks(), from = (size_t(rank()) + ranks() - size_t(distance)) % ranks();
+      const size_t to = size_t(rank() + distance) % ranks(),
+                   from = (size_t(rank()) + ranks() - size_t(distance)) % ranks();
       landed[from].resize(bounded(lands[from], int(from)));
       window.exchange(int(to), outgoing[to], int(from), landed[from]);
     }
@@ -233,7 +232,7 @@ class Sparse {
     if (residual() && own.count)
       kernels::add_into(buffer(std::span(residual() + own.begin, own.count)), buffer(sum_), ReduceOp::sum);
     for (uint32_t& index : index_) index += uint32_t(own.begin);
-    complete(buffer(value_), how_.divisor);
+    complete(buffer(std::span(value_)), how_.divisor);
     report().encode += clock_.lap();
   }
 

@@ -63,9 +63,7 @@ class TwoShot {
   codec::Report& report() { return how_.feedback.report; }
   int rank() const { return net_.rank(); }
   Range range(int owner, size_t segment) const { return segment_of(layout_[size_t(owner)], segment, kSegment); }
-  float* residual(Range range) const {
-    return how_.feedback.residual ? how_.feedback.residual + range.begin : nullptr;
-  }
+  float* residual(Range range) const { return how_.feedback.residual ? how_.feedback.residual + range.begin : nullptr; }
   std::string from(int peer) const { return concat("from rank ", peer); }
   size_t wire_bytes(Range range) const { return range.count ? how_.codec.most_bytes(range.count) : 0; }
   // Who is sent to and received from in exchange i of a segment.
@@ -103,8 +101,8 @@ class TwoShot {
     if (range.count == 0) return {};
     clock_.lap();
     const Bytes wire = outgoing_.subspan(slot * most_, most_);
-    const size_t bytes = how_.codec.encode(part(in_, range), residual(range),
-                                           {how_.step, uint32_t(rank()), range.begin}, wire);
+    const size_t bytes =
+        how_.codec.encode(part(in_, range), residual(range), {how_.step, uint32_t(rank()), range.begin}, wire);
     report().encode += clock_.lap();
     report().sent += range.count;
     assert(bytes == wire_bytes(range));

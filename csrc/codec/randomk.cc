@@ -1,6 +1,7 @@
 #include "codec/randomk.h"
 
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "core/partition.h"
@@ -85,10 +86,13 @@ size_t RandomK::encode(std::span<const float> in, float* residual, const Moment&
     const float value = residual ? std::exchange(residual[index[i]], 0.0f) : in[index[i]];
     std::memcpy(payload + sizeof head + i * sizeof value, &value, sizeof value);
   }
-  const WireHeader header{kMagic, 1, uint8_t(id()), uint8_t(ValueFormat::f32), 0, in.size(), bytes,
-                          uint32_t(index.size()), kernels::checksum(wire.subspan(sizeof(WireHeader), bytes))};
-  std::memcpy(wire.data(), &header, sizeof header);
-  return sizeof header + bytes;
+  WireHeader header;
+  header.codec = uint8_t(id());
+  header.format = uint8_t(ValueFormat::f32);
+  header.count = in.size();
+  header.bytes = bytes;
+  header.parameter = uint32_t(index.size());
+  return seal(wire, header, kernels::checksum(wire.subspan(sizeof(WireHeader), bytes)));
 }
 
 void randomk_into(std::span<float> out, const WireHeader& header, ConstBytes payload, const std::string& source) {

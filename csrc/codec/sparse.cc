@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "core/error.h"
+#include "kernels/checksum.h"
 #include "kernels/element.h"
 #include "kernels/reduce.h"
 
@@ -159,7 +160,12 @@ size_t sparse_most_bytes(size_t count, size_t entries, ValueFormat format) {
 size_t sparse_encode(const uint32_t* index, const float* value, size_t entries, uint32_t first, size_t count,
                      ValueFormat format, CodecId id, Bytes wire) {
   const Layout layout(count, entries, format);
-  WireHeader header{kMagic, 1, uint8_t(id), uint8_t(format), 0, count, layout.bytes, uint32_t(entries), 0};
+  WireHeader header;
+  header.codec = uint8_t(id);
+  header.format = uint8_t(format);
+  header.count = count;
+  header.bytes = layout.bytes;
+  header.parameter = uint32_t(entries);
   std::byte* const payload = wire.data() + sizeof(header);
   if (layout.dense()) {
     header.codec = uint8_t(CodecId::identity);
@@ -179,8 +185,7 @@ size_t sparse_encode(const uint32_t* index, const float* value, size_t entries, 
       store(payload, b, uint32_t(i - before));
     }
   }
-  std::memcpy(wire.data(), &header, sizeof(header));
-  return sizeof(header) + header.bytes;
+  return seal(wire, header, kernels::checksum(wire.subspan(sizeof(header), header.bytes)));
 }
 
 void sparse_into(std::span<float> out, const WireHeader& header, ConstBytes payload, const std::string& source) {

@@ -17,8 +17,7 @@ constexpr std::string_view name_of(ValueFormat format) {
 
 TopK::TopK(Amount amount, bool exact, ValueFormat format) : amount_(amount), exact_(exact), format_(format) {
   amount.validate("TopK");
-  PYCOLL_CHECK(is_sparse_format(format), "TopK: values in ", name_of(format),
-               ", wanted f32, f16, bf16, int8 or int4");
+  PYCOLL_CHECK(is_sparse_format(format), "TopK: values in ", name_of(format), ", wanted f32, f16, bf16, int8 or int4");
 }
 
 std::string TopK::describe() const {
