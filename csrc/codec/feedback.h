@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/buffer.h"
 #include "kernels/topk.h"
 
 namespace pycoll::codec {
@@ -18,7 +19,8 @@ struct Report {
 
 // Error feedback: p = x + residual is sent, and residual becomes what the result lacks of it.
 struct Feedback {
-  float* residual = nullptr;  // `count` elements; null: what is lost is lost
+  float* residual = nullptr;  // `count` elements; null: what is lost is lost, or is in `stored`
+  Buffer stored;              // the residual if it is kept in halves: widened for an operation, and rounded after it
   size_t count = 0;
   kernels::TopkState topk;
   Report report;

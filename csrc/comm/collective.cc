@@ -133,7 +133,7 @@ void Communicator::collective(Call& call, Deadline deadline) {
 
   if (widen && inner.out.count) kernels::narrow_into(call.out, reinterpret_cast<const float*>(inner.out.data));
   if (packed && (call.kind != Kind::reduce || rank() == call.root)) unpack(call.pieces_out, call.in);
-  for (Scratch* scratch : {&pack_, &wide_in_, &wide_out_, &scratch_, &sums_}) scratch->trim(kScratchKept);
+  for (Scratch* scratch : {&pack_, &wide_in_, &wide_out_, &scratch_, &sums_, &residual_}) scratch->trim(kScratchKept);
   node_->board().complete();
 }
 

@@ -116,8 +116,8 @@ void Communicator::validate(const Call& call) const {
     for (const ConstBuffer& piece : call.pieces_in) count += piece.count;
     PYCOLL_CHECK(count < (uint64_t(1) << 32), kind, ": rank ", rank(), " got a codec and ", count,
                  " elements, wanted fewer than 2^32");
-    PYCOLL_CHECK(!feedback || !feedback->residual || feedback->count == count, kind, ": rank ", rank(),
-                 " got a residual of ", feedback->count, " elements for an array of ", count);
+    PYCOLL_CHECK(!feedback || !(feedback->residual || feedback->stored.data) || feedback->count == count, kind,
+                 ": rank ", rank(), " got a residual of ", feedback->count, " elements for an array of ", count);
     PYCOLL_CHECK(call.algo != Algo::direct && call.algo != Algo::hierarchical, kind, ": rank ", rank(),
                  " got a codec and algo ", name_of(call.algo), ", wanted one that sends messages");
   }

@@ -100,7 +100,7 @@ class Communicator {
   int nodes_ = 1;
   std::map<uint32_t, Region> regions_;
   mutable std::mutex regions_mutex_;
-  Scratch pack_, wide_in_, wide_out_, scratch_, sums_;
+  Scratch pack_, wide_in_, wide_out_, scratch_, sums_, residual_;
   uint64_t compressed_ = 0;  // operations with a codec
   std::vector<const std::byte*> inputs_;
   std::atomic<uint64_t> operations_{0}, failures_{0}, wire_bytes_{0};

@@ -2,6 +2,7 @@
 #include "algo/compressed.h"
 
 #include "comm/communicator.h"
+#include "kernels/reduce.h"
 
 namespace pycoll {
 
@@ -9,6 +10,11 @@ namespace pycoll {
 void Communicator::compressed(const Call& call, Deadline deadline) {
   codec::Feedback nothing;
   codec::Feedback& feedback = call.compression.feedback ? *call.compression.feedback : nothing;
+  const bool narrow = feedback.stored.data;
+  if (narrow) {
+    feedback.residual = reinterpret_cast<float*>(residual_.get(feedback.stored.count * sizeof(float)).data());
+    kernels::widen_into(feedback.residual, feedback.stored);
+  }
   const uint64_t before = world_->wire_bytes();
   const algo::Compression how{*call.compression.codec,
                               feedback,
@@ -28,6 +34,10 @@ void Communicator::compressed(const Call& call, Deadline deadline) {
     if (node_->rank() < lanes) across.emplace(world.among(algo::lane_members(options_.node_of, node_->rank())));
     algo::Levels levels{Net(*node_, deadline), across ? &*across : nullptr, lanes};
     algo::hierarchical_compressed(levels, in, out, how, scratch_);
+  }
+  if (narrow) {
+    kernels::narrow_into(feedback.stored, feedback.residual);
+    feedback.residual = nullptr;
   }
   feedback.report.wire_bytes = world_->wire_bytes() - before;
 }
