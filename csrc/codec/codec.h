@@ -32,10 +32,10 @@ class Codec {
 };
 
 // The header of a wire that holds `count` elements. Raises TransportError if the wire is cut off, corrupted, or of
-// something else; `source` says where it came from: "from rank 3".
+// something else; `source` says where it came from: "from rank 3". What lies behind the payload is not looked at.
 WireHeader check(ConstBytes wire, size_t count, const std::string& source);
 
-// out = what the wire says; acc += what the wire says. Raise as check() does.
+// out = what the wire says; acc += what the wire says. Raise as check() does, before anything is written.
 void decode_into(std::span<float> out, ConstBytes wire, const std::string& source);
 void decode_add(std::span<float> acc, ConstBytes wire, const std::string& source);
 

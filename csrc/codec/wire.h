@@ -13,18 +13,31 @@ inline constexpr int kCodecs = 8;
 enum class ValueFormat : uint8_t { f32, f16, bf16, int8, int4, e4m3, e5m2, bit };
 inline constexpr int kValueFormats = 8;
 
+inline constexpr uint32_t kMagic = 0x57594350;  // "PCYW" in memory
+inline constexpr uint8_t kVersion = 1;
+
 struct WireHeader {
-  uint32_t magic;      // kMagic
-  uint8_t version;     // 1
-  uint8_t codec;       // CodecId
-  uint8_t format;      // ValueFormat
-  uint8_t reserved;    // 0
-  uint64_t count;      // elements when decoded
-  uint64_t bytes;      // of the payload, which follows
-  uint32_t parameter;  // elements a block; of topk and randomk: entries
-  uint32_t check;      // checksum of the payload: kernels/checksum.h
+  uint32_t magic = kMagic;
+  uint8_t version = kVersion;
+  uint8_t codec = 0;       // CodecId
+  uint8_t format = 0;      // ValueFormat
+  uint8_t reserved = 0;    // 0
+  uint64_t count = 0;      // elements when decoded
+  uint64_t bytes = 0;      // of the payload, which follows
+  uint32_t parameter = 0;  // elements a block; of topk and randomk: entries
+  uint32_t check = 0;      // kernels/checksum.h: that of the payload plus that of this header with check = 0
 };
 static_assert(sizeof(WireHeader) == 32);
-inline constexpr uint32_t kMagic = 0x57594350;  // "PCYW" in memory
+
+inline ConstBytes payload_of(const WireHeader& header, ConstBytes wire) {
+  return wire.subspan(sizeof(WireHeader), header.bytes);
+}
+
+// The value of `check` for this header.
+uint32_t check_of(WireHeader header, uint32_t payload_checksum);
+
+// What encoders end with: writes `header`, check filled in, in front of the payload, whose checksum is given. Returns
+// the bytes of the wire.
+size_t seal(Bytes wire, WireHeader header, uint32_t payload_checksum);
 
 }  // namespace pycoll::codec

@@ -239,5 +239,42 @@ PYCOLL_ELEMENT BitsOf<F> narrow_f16(F value) {
   return value == value ? U(rounded | sign) : splat<U>(0x7e00u);
 }
 
+// --- 8-bit floats of the OCP, in the low 8 bits of their lanes. Only finite values that round to finite codes; all
+// codes widen as if they were finite.
+
+struct E4M3 {
+  static constexpr int digits = 3, bias = 7;
+  static constexpr float top = 448, least_normal = 0x1p-6f;
+  static constexpr float ruler = 0x1p14f;  // whose last place is the least denormal
+};
+struct E5M2 {
+  static constexpr int digits = 2, bias = 15;
+  static constexpr float top = 57344, least_normal = 0x1p-14f;
+  static constexpr float ruler = 0x1p7f;
+};
+
+template <class Format, class F>
+PYCOLL_ELEMENT BitsOf<F> narrow_fp8(F value) {
+  using U = BitsOf<F>;
+  constexpr int dropped = 23 - Format::digits;
+  const U bits = as<U>(value), sign = (bits >> 24) & 0x80u;
+  const F size = as<F>(U(bits & 0x7fffffffu)), ruler = splat<F>(Format::ruler);
+  const U rebased = as<U>(size) - (uint32_t(127 - Format::bias) << 23);
+  const U normal = (rebased + ((1u << (dropped - 1)) - 1) + ((rebased >> dropped) & 1u)) >> dropped;
+  const U denormal = as<U>(F(size + ruler)) - as<U>(ruler);
+  return U((size < splat<F>(Format::least_normal) ? denormal : normal) | sign);
+}
+
+template <class Format, class F>
+PYCOLL_ELEMENT F widen_fp8(BitsOf<F> code) {
+  using U = BitsOf<F>;
+  const U magnitude = (code & 0x7fu) << (23 - Format::digits);
+  const F above = as<F>(U(magnitude + (uint32_t(128 - Format::bias) << 23)));  // least_normal more if denormal
+  const U denormal = as<U>(F(above - splat<F>(Format::least_normal)));
+  const U normal = magnitude + (uint32_t(127 - Format::bias) << 23);
+  const U bits = above < splat<F>(2 * Format::least_normal) ? denormal : normal;
+  return as<F>(U(bits | ((code & 0x80u) << 24)));
+}
+
 }  // namespace
 }  // namespace pycoll::kernels

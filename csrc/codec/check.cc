@@ -1,0 +1,62 @@
+// What every decoder does first: nothing is believed that the header says before it has been compared with what it must
+// be, and no payload before its checksum.
+#include <cstring>
+
+#include "codec/blocks.h"
+#include "codec/codec.h"
+#include "core/error.h"
+#include "kernels/checksum.h"
+
+namespace pycoll::codec {
+namespace {
+
+bool is_sparse(const WireHeader& header) {
+  return CodecId(header.codec) == CodecId::topk || CodecId(header.codec) == CodecId::randomk;
+}
+
+[[noreturn]] void no_sparse(const std::string& source) {
+  throw TransportError(concat("payload ", source, ": sparse payloads cannot be read yet"));
+}
+
+}  // namespace
+
+#define PYCOLL_WANT(condition, ...) PYCOLL_CHECK_AS(TransportError, condition, "payload ", source, ": ", __VA_ARGS__)
+
+WireHeader check(ConstBytes wire, size_t count, const std::string& source) {
+  WireHeader header;
+  PYCOLL_WANT(wire.size() >= sizeof(header), "cut off in the header, ", wire.size(), " of ", sizeof(header), " bytes");
+  std::memcpy(&header, wire.data(), sizeof(header));
+  PYCOLL_WANT(header.magic == kMagic, "magic is ", header.magic, ", wanted ", kMagic);
+  PYCOLL_WANT(header.version == kVersion, "version ", int(header.version), ", this build reads ", int(kVersion));
+  PYCOLL_WANT(header.codec < kCodecs, "unknown codec ", int(header.codec));
+  PYCOLL_WANT(header.format < kValueFormats, "unknown format ", int(header.format));
+  PYCOLL_WANT(header.reserved == 0, "reserved byte is ", int(header.reserved), ", wanted 0");
+  PYCOLL_WANT(header.count == count, "holds ", header.count, " elements, wanted ", count);
+  if (!is_sparse(header)) {
+    const size_t bytes = blocks_bytes(header, source);
+    PYCOLL_WANT(header.bytes == bytes, "of ", header.bytes, " bytes, wanted ", bytes, " for ", count, " elements");
+  }
+  const size_t there = wire.size() - sizeof(header);
+  PYCOLL_WANT(header.bytes <= there, "cut off, ", there, " of ", header.bytes, " bytes");
+  const ConstBytes payload = payload_of(header, wire);
+  const uint32_t computed = check_of(header, kernels::checksum(payload));
+  PYCOLL_WANT(header.check == computed, "corrupted, checksum is ", computed, ", header says ", header.check);
+  if (!is_sparse(header)) check_scales(header, payload, source);
+  return header;
+}
+
+#undef PYCOLL_WANT
+
+void decode_into(std::span<float> out, ConstBytes wire, const std::string& source) {
+  const WireHeader header = check(wire, out.size(), source);
+  if (is_sparse(header)) no_sparse(source);
+  blocks_into(out, header, payload_of(header, wire));
+}
+
+void decode_add(std::span<float> acc, ConstBytes wire, const std::string& source) {
+  const WireHeader header = check(wire, acc.size(), source);
+  if (is_sparse(header)) no_sparse(source);
+  blocks_add(acc, header, payload_of(header, wire));
+}
+
+}  // namespace pycoll::codec
