@@ -11,7 +11,7 @@
 #include "algo/compressed.h"
 #include "algo/local.h"
 #include "algo/stopwatch.h"
-#include "kernels/grid.h"
+#include "kernels/shared_scale.h"
 
 namespace pycoll::algo {
 namespace {

@@ -1,4 +1,4 @@
-#include "kernels/grid.h"
+#include "kernels/shared_scale.h"
 
 #include <algorithm>
 #include <bit>
