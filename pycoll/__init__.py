@@ -23,6 +23,7 @@ from .powersgd import PowerSGD
 from .schedule import Warmup
 
 if TYPE_CHECKING:
+    from .compression import Compression
     from .optim import DistributedOptimizer
 
 
@@ -37,6 +38,10 @@ def __getattr__(name: str) -> Any:
         from .optim import DistributedOptimizer
 
         return DistributedOptimizer
+    if name == "Compression":
+        from .compression import Compression
+
+        return Compression
     raise AttributeError(f"module 'pycoll' has no attribute {name!r}")
 
 
@@ -44,6 +49,7 @@ __all__ = [
     "Cast",
     "Chain",
     "Communicator",
+    "Compression",
     "DeviceError",
     "DistributedOptimizer",
     "Error",

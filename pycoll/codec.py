@@ -130,7 +130,9 @@ class TopK(Codec):
     @property
     def core(self) -> _core.Encoder:  # type: ignore[override]
         if isinstance(self.ratio, Schedule):
-            raise InvalidArgument("TopK: its ratio follows a schedule; give it to DistributedOptimizer, or call at(step)")
+            raise InvalidArgument(
+                "TopK: its ratio follows a schedule; give it to DistributedOptimizer, or call at(step)"
+            )
         values = _choice("TopK", "values", self.values, {"fp32": "f32", "int8": "int8", "int4": "int4", **_HALVES})
         return _core.Encoder.topk(_ratio("TopK", self.ratio), _whole("TopK", "k", self.k, 0), bool(self.exact), values)
 
@@ -224,7 +226,8 @@ def decode(wire: Any, out: Any = None, *, add: bool = False) -> Any:
 def parse(text: str) -> Codec | None:
     """A codec from the name that command lines take; None for "none".
 
-    "bf16", "fp16", "int8", "int4", "fp8", "sign", "shared", "topk:0.01", "topk:0.01+int8", "randomk:0.01", "powersgd:4".
+    "bf16", "fp16", "int8", "int4", "fp8", "e5m2", "sign", "shared", "topk:0.01", "topk:0.01+int8", "randomk:0.01",
+    "powersgd:4".
     """
     from .powersgd import PowerSGD
 
@@ -243,11 +246,12 @@ def parse(text: str) -> Codec | None:
             return RandomK(float(number))
         if name == "powersgd" and not values:
             return PowerSGD(int(number))
+    except InvalidArgument:
+        raise
     except ValueError:
         pass
-    raise InvalidArgument(
-        f'codec is "{text}", wanted none, {", ".join(plain)}, topk:RATIO, topk:RATIO+int8, randomk:RATIO or powersgd:RANK'
-    )
+    known = ", ".join(["none", *plain, "topk:RATIO", "topk:RATIO+int8", "randomk:RATIO", "powersgd:RANK"])
+    raise InvalidArgument(f'codec is "{text}", wanted one of {known}')
 
 
 _HALVES = {"bf16": "bf16", "fp16": "f16"}

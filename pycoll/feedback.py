@@ -29,7 +29,17 @@ class Feedback(_core.Feedback):
     def __init__(self, like: Any = None, *, residual: Any = None, dtype: str = "fp32") -> None:
         self.residual = _zeros(like, dtype) if residual is None and like is not None else residual
         self.factors: dict[str, Any] = {}  # of PowerSGD
+        self._noted: dict[str, Any] | None = None
         super().__init__(self.residual)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """How the last operation went on this rank."""
+        return dict(super().report) if self._noted is None else dict(self._noted)
+
+    def note(self, report: dict[str, Any]) -> None:
+        """Used by codecs that are not the core's."""
+        self._noted = report
 
 
 def _zeros(like: Any, dtype: str) -> Any:

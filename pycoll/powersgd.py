@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,7 @@ class _Run:
     def __init__(
         self, how: PowerSGD, comm: Any, x: Any, out: Any, feedback: Feedback | None, options: dict[str, Any]
     ) -> None:
+        self._clock = _Clock()
         self._comm, self._options, self._feedback, self._result = comm, options, feedback, out
         self._divisor = comm.size if options["op"] == "avg" else 1
         inputs = [_as_numpy(array, comm.rank) for array in _listed(x)]
@@ -97,11 +99,9 @@ class _Run:
             factors["q"] = _first_guess(how, self._matrices, self._thin)
         self._q: list[np.ndarray] = factors["q"]
         self._factors = factors
-        parts = [
-            m @ q if thin else m for m, q, thin in zip(self._matrices, self._q, self._thin, strict=True)
-        ]
+        parts = [m @ q if thin else m for m, q, thin in zip(self._matrices, self._q, self._thin, strict=True)]
         self._p, self._p_parts = _joined(parts)
-        self._wire = comm.stats()["wire_bytes"]
+        self._clock.lap("encode")
         self._work = comm.allreduce(self._p, wait=False, **options)
         self._done = False
 
@@ -110,13 +110,17 @@ class _Run:
         if self._done:
             return
         self._work.wait(timeout)
+        self._clock.lap("wire")
         for p, thin in zip(self._p_parts, self._thin, strict=True):
             if thin:
                 # For an average P is one already; its scale does not matter, since it is made orthonormal.
                 p[...] = np.linalg.qr(p.astype(np.float64))[0]
         own = [m.T @ p for m, p, thin in zip(self._matrices, self._p_parts, self._thin, strict=True) if thin]
         summed, parts = _joined(own)
+        self._clock.lap("encode")
+        before = self._comm.stats()["wire_bytes"]
         self._comm.allreduce(summed, **self._options)
+        self._clock.lap("wire")
         mine, sums = iter(own), iter(parts)
         for i, (matrix, p) in enumerate(zip(self._matrices, self._p_parts, strict=True)):
             result = self._outputs[i].reshape(matrix.shape)
@@ -129,7 +133,20 @@ class _Run:
                 result[...] = p
                 if self._kept:
                     matrix[...] = 0
+        self._clock.lap("decode")
+        self._note(self._comm.stats()["wire_bytes"] - before, summed.size)
         self._done = True
+
+    def _note(self, wire_bytes: int, count: int) -> None:
+        """Both allreduces send alike for each number."""
+        if self._feedback is None:
+            return
+        numbers = count + self._p.size
+        wire_bytes = wire_bytes * numbers // count if count else 0
+        seconds = {f"{name}_seconds": spent for name, spent in self._clock.spent.items()}
+        elements = sum(m.size for m in self._matrices)
+        report = {"wire_bytes": wire_bytes, "sent": numbers, "kept": elements, "dense_payloads": 0}
+        self._feedback.note({**seconds, **report})
 
     def done(self) -> bool:
         """True after wait()."""
@@ -141,6 +158,19 @@ class _Run:
         return self._result
 
 
+class _Clock:
+    """Seconds spent on each of three things."""
+
+    def __init__(self) -> None:
+        self.spent = {"encode": 0.0, "wire": 0.0, "decode": 0.0}
+        self._since = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.spent[name] += now - self._since
+        self._since = now
+
+
 def _listed(x: Any) -> list[Any]:
     return list(x) if isinstance(x, (list, tuple)) else [x]
 
@@ -149,7 +179,9 @@ def _as_numpy(x: Any, rank: int) -> np.ndarray:
     array = x.detach().numpy() if hasattr(x, "data_ptr") and str(x.dtype) == "torch.float32" else x
     if not isinstance(array, np.ndarray) or array.dtype != np.float32 or not array.flags.c_contiguous:
         got = getattr(x, "dtype", type(x).__name__)
-        raise InvalidArgument(f"allreduce: rank {rank} got PowerSGD and {got}, wanted C-contiguous float32 in CPU memory")
+        raise InvalidArgument(
+            f"allreduce: rank {rank} got PowerSGD and {got}, wanted C-contiguous float32 in CPU memory"
+        )
     return array
 
 

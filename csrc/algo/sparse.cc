@@ -4,7 +4,7 @@
 //
 // Cost of P ranks that select k entries each, at b bytes an entry: about k entries sent and k received for the sums,
 // k/P (P-1) each for the result, whatever P: below 6k entries sent and received together, and k + k as a rule. Before,
-// the division: one allreduce of 4096 counters, and one of 256 (P-1) for each time that it has to be refined; and the
+// the division: one allreduce of 64 to 4096 counters, and one of 256 (P-1) for each time that it has to be refined; and the
 // byte counts: one message of 8 bytes for each pair, one allgather of 8 bytes a rank.
 // What an owner does not select of its sums stays in its residual, so nothing is lost.
 #include <algorithm>
@@ -26,15 +26,18 @@ constexpr size_t kWindow = 16;
 // Finds bounds between which all ranks' entries together are about equally many.
 class Balance {
  public:
-  Balance(Net& net, std::span<const uint32_t> index, size_t count, Scratch& scratch)
-      : net_(net), index_(index), count_(count), scratch_(scratch) {}
+  // `entries`: about as many as each rank has, the same number on all.
+  Balance(Net& net, std::span<const uint32_t> index, size_t entries, size_t count, Scratch& scratch)
+      : net_(net), index_(index), entries_(entries), count_(count), scratch_(scratch) {}
 
   // bounds[p] to bounds[p + 1] is rank p's.
   std::vector<size_t> bounds() {
     const size_t ranks = size_t(net_.size());
     cuts_.assign(ranks - 1, {0, count_, 0});
-    constexpr size_t kFirst = 4096, kLater = 256;
-    for (size_t bins = kFirst; refine(bins); bins = kLater) {
+    // Counters of about a twentieth of the bytes of the entries.
+    constexpr size_t kLater = 256;
+    const size_t first = std::clamp<size_t>(entries_ / 16, 64, 4096);
+    for (size_t bins = first; refine(bins); bins = kLater) {
     }
     std::vector<size_t> bounds = {0};
     for (const Cut& cut : cuts_) bounds.push_back(cut.begin);
@@ -84,7 +87,7 @@ class Balance {
 
   Net& net_;
   const std::span<const uint32_t> index_;
-  const size_t count_;
+  const size_t entries_, count_;
   Scratch& scratch_;
   std::vector<Cut> cuts_;
   uint64_t total_ = 0;
@@ -143,7 +146,7 @@ class Sparse {
   }
 
   void divide() {
-    bounds_ = Balance(net_, index_, in_.size(), scratch_).bounds();
+    bounds_ = Balance(net_, index_, codec_.entries(in_.size()), in_.size(), scratch_).bounds();
     report().wire += clock_.lap();
   }
 
