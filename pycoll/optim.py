@@ -287,8 +287,8 @@ class DistributedOptimizer(torch.optim.Optimizer):
         """What the gradients' communicator has done on this rank, bytes on the wire among them: see ``comm.stats``.
 
         With a codec, ``"buckets"`` says of each compressed bucket's last operation: ``parameters`` (names),
-        ``elements``, ``density`` (part of the elements that the result carries), ``residual_norm``, ``wire_bytes`` sent,
-        and seconds in ``encode``, ``wire`` and ``decode``.
+        ``elements``, ``density`` (part of the elements that the result carries), ``residual_norm``, ``wire_bytes``
+        sent, and seconds in ``encode``, ``wire`` and ``decode``.
         """
         stats: dict[str, Any] = dict(self._comm.stats())
         if self._compression:
