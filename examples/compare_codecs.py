@@ -30,9 +30,8 @@ def run(arguments, data, comm):
 
 def table(names, histories):
     """One line a codec; the ratio is that of the wire bytes to those of the first."""
-    print(
-        f"\n{'codec':16}{'accuracy':>10}{'loss':>10}{'wire bytes a rank':>20}{'ratio':>8}{'seconds':>10}{'slowest ms':>12}"
-    )
+    widths = {"accuracy": 10, "loss": 10, "wire bytes a rank": 20, "ratio": 8, "seconds": 10, "slowest ms": 12}
+    print(f"\n{'codec':16}" + "".join(f"{title:>{width}}" for title, width in widths.items()))
     for name, history in zip(names, histories, strict=True):
         sent = history.wire_bytes * len(history.seconds)
         ratio = histories[0].wire_bytes / history.wire_bytes if history.wire_bytes else 1
