@@ -245,24 +245,22 @@ PYCOLL_ELEMENT BitsOf<F> narrow_f16(F value) {
 struct E4M3 {
   static constexpr int digits = 3, bias = 7;
   static constexpr float top = 448, least_normal = 0x1p-6f;
-  static constexpr float ruler = 0x1p14f;  // whose last place is the least denormal
 };
 struct E5M2 {
   static constexpr int digits = 2, bias = 15;
   static constexpr float top = 57344, least_normal = 0x1p-14f;
-  static constexpr float ruler = 0x1p7f;
 };
 
+// `ruler` is a power of two whose last place is that of the result, so adding it rounds. What is above it in the sum is
+// the last places counted: 0 to 2^digits at the least exponent, 2^digits more for each exponent from there.
 template <class Format, class F>
 PYCOLL_ELEMENT BitsOf<F> narrow_fp8(F value) {
   using U = BitsOf<F>;
-  constexpr int dropped = 23 - Format::digits;
-  const U bits = as<U>(value), sign = (bits >> 24) & 0x80u;
-  const F size = as<F>(U(bits & 0x7fffffffu)), ruler = splat<F>(Format::ruler);
-  const U rebased = as<U>(size) - (uint32_t(127 - Format::bias) << 23);
-  const U normal = (rebased + ((1u << (dropped - 1)) - 1) + ((rebased >> dropped) & 1u)) >> dropped;
-  const U denormal = as<U>(F(size + ruler)) - as<U>(ruler);
-  return U((size < splat<F>(Format::least_normal) ? denormal : normal) | sign);
+  constexpr uint32_t least = uint32_t(128 - Format::bias) << 23, above = uint32_t(23 - Format::digits) << 23;
+  const U bits = as<U>(value), size = bits & 0x7fffffffu, own = size & 0x7f800000u;
+  const U exponent = own > least ? own : splat<U>(least), ruler = exponent + above;
+  const U places = as<U>(F(as<F>(size) + as<F>(ruler))) - ruler;
+  return (places + ((exponent - least) >> (23 - Format::digits))) | ((bits >> 24) & 0x80u);
 }
 
 template <class Format, class F>

@@ -51,10 +51,9 @@ struct IntegerGrid {
   // Signed bytes to values.
   template <class Isa>
   static void widen(const std::byte* bytes, Values<Isa>& values) {
-    using Narrow = Vector<int8_t, kLanes<Isa>>;
-    using Wide = Vector<int32_t, Isa::width>;
+    using Signed = Vector<int32_t, Isa::width>;
     for (size_t v = 0; v < kGroup / kLanes<Isa>; ++v) {
-      const Wide wide = __builtin_convertvector(load<Narrow>(bytes + v * kLanes<Isa>), Wide);
+      const auto wide = as<Signed>(Isa::template load_i8<BitsOf<Floats<Isa>>>(bytes + v * kLanes<Isa>));
       values[v] = __builtin_convertvector(wide, Floats<Isa>);
     }
   }
@@ -86,32 +85,26 @@ struct Int4Grid : IntegerGrid {
   }
   template <class Isa>
   static void put(std::byte* to, const Codes<Isa>& codes) {
+    using Pairs = typename Isa::Pairs;
     std::byte bytes[kGroup];
     Isa::store_low_bytes(bytes, codes);
-    for (size_t i = 0; i < kGroup; i += kPiece<Isa>) {
-      const auto pairs = load<Pairs<Isa>>(bytes + i);
-      store(to + i / 2, __builtin_convertvector(Pairs<Isa>((pairs & 0xf) | (pairs >> 4 & 0xf0)), Packed<Isa>));
+    for (size_t i = 0; i < kGroup; i += sizeof(Pairs)) {
+      const auto pairs = load<Pairs>(bytes + i);
+      Isa::store_pairs(to + i / 2, Pairs((pairs & 0xf) | (pairs >> 4 & 0xf0)));
     }
   }
   template <class Isa>
   static void get(const std::byte* from, Values<Isa>& values) {
-    using Signed = Vector<int8_t, kPiece<Isa>>;
+    using Pairs = typename Isa::Pairs;
+    using Signed = Vector<int8_t, sizeof(Pairs)>;
     std::byte bytes[kGroup];
-    for (size_t i = 0; i < kGroup; i += kPiece<Isa>) {
-      const auto pairs = __builtin_convertvector(load<Packed<Isa>>(from + i / 2), Pairs<Isa>);
-      const auto nibbles = as<Signed>(Pairs<Isa>((pairs & 0xf) | (pairs << 4 & 0xf00)));
+    for (size_t i = 0; i < kGroup; i += sizeof(Pairs)) {
+      const Pairs pairs = Isa::load_pairs(from + i / 2);
+      const auto nibbles = as<Signed>(Pairs((pairs & 0xf) | (pairs << 4 & 0xf00)));
       store(bytes + i, Signed((nibbles ^ 8) - 8));
     }
     widen<Isa>(bytes, values);
   }
-
- private:
-  template <class Isa>
-  static constexpr size_t kPiece = Isa::width < kGroup ? Isa::width : kGroup;
-  template <class Isa>
-  using Pairs = Vector<uint16_t, kPiece<Isa>>;
-  template <class Isa>
-  using Packed = Vector<uint8_t, kPiece<Isa> / 2>;
 };
 
 template <class Format>
@@ -135,8 +128,7 @@ struct Fp8Grid {
   static void get(const std::byte* from, Values<Isa>& values) {
     using F = Floats<Isa>;
     for (size_t v = 0; v < kGroup / kLanes<Isa>; ++v) {
-      const auto narrow = load<Vector<uint8_t, kLanes<Isa>>>(from + v * kLanes<Isa>);
-      values[v] = value<F>(__builtin_convertvector(narrow, BitsOf<F>));
+      values[v] = value<F>(Isa::template load_u8<BitsOf<F>>(from + v * kLanes<Isa>));
     }
   }
 };

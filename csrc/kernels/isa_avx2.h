@@ -27,6 +27,14 @@ struct Avx2 {
     store(to, _mm256_cvtps_ph(as<__m256>(v), _MM_FROUND_TO_NEAREST_INT));
   }
   template <class U>
+  static U load_i8(const std::byte* from) {
+    return as<U>(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(load<int64_t>(from))));
+  }
+  template <class U>
+  static U load_u8(const std::byte* from) {
+    return as<U>(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(load<int64_t>(from))));
+  }
+  template <class U>
   static void store_low_bytes(std::byte* to, const U (&v)[4]) {
     const auto low = [&v](int i) { return as<__m256i>(U(v[i] & 0xffu)); };
     const __m256i packed =
@@ -34,13 +42,19 @@ struct Avx2 {
     const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     store(to, _mm256_permutevar8x32_epi32(packed, in_order));
   }
+  using Pairs = Vector<uint16_t, 32>;
+  static Pairs load_pairs(const std::byte* from) { return as<Pairs>(_mm256_cvtepu8_epi16(load<__m128i>(from))); }
+  static void store_pairs(std::byte* to, Pairs v) {
+    const __m256i packed = _mm256_packus_epi16(as<__m256i>(v), as<__m256i>(v));
+    store(to, _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0b1000)));
+  }
   template <class U>
   static uint32_t signs(U v) {
     return uint32_t(_mm256_movemask_ps(as<__m256>(v)));
   }
-  template <class U>
-  static U multiply_even(U a, U b) {
-    return as<U>(_mm256_mul_epu32(as<__m256i>(a), as<__m256i>(b)));
+  template <class Wide>
+  static Wide multiply_low(Wide a, Wide b) {
+    return as<Wide>(_mm256_mul_epu32(as<__m256i>(a), as<__m256i>(b)));
   }
 };
 

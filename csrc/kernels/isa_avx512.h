@@ -29,17 +29,28 @@ struct Avx512 {
     store(to, _mm512_maskz_cvtps_ph(kAll, as<__m512>(v), _MM_FROUND_TO_NEAREST_INT));
   }
   template <class U>
+  static U load_i8(const std::byte* from) {
+    return as<U>(_mm512_maskz_cvtepi8_epi32(kAll, load<__m128i>(from)));
+  }
+  template <class U>
+  static U load_u8(const std::byte* from) {
+    return as<U>(_mm512_maskz_cvtepu8_epi32(kAll, load<__m128i>(from)));
+  }
+  template <class U>
   static void store_low_bytes(std::byte* to, const U (&v)[2]) {
     store(to, _mm512_maskz_cvtepi32_epi8(kAll, as<__m512i>(v[0])));
     store(to + 16, _mm512_maskz_cvtepi32_epi8(kAll, as<__m512i>(v[1])));
   }
+  using Pairs = Vector<uint16_t, 32>;
+  static Pairs load_pairs(const std::byte* from) { return as<Pairs>(_mm256_cvtepu8_epi16(load<__m128i>(from))); }
+  static void store_pairs(std::byte* to, Pairs v) { store(to, _mm256_maskz_cvtepi16_epi8(kAll, as<__m256i>(v))); }
   template <class U>
   static uint32_t signs(U v) {
     return _mm512_movepi32_mask(as<__m512i>(v));
   }
-  template <class U>
-  static U multiply_even(U a, U b) {
-    return as<U>(_mm512_maskz_mul_epu32(__mmask8(kAll), as<__m512i>(a), as<__m512i>(b)));
+  template <class Wide>
+  static Wide multiply_low(Wide a, Wide b) {
+    return as<Wide>(_mm512_maskz_mul_epu32(__mmask8(kAll), as<__m512i>(a), as<__m512i>(b)));
   }
 };
 

@@ -26,22 +26,40 @@ struct Scalar {
   static void store_f16(std::byte* to, F v) {
     store_u16(to, narrow_f16(v));
   }
-  // The low bytes of 32 lanes, to memory.
+  // Bytes of each lane, signed or not.
+  template <class U>
+  static U load_i8(const std::byte* from) {
+    using Signed = Vector<int32_t, width>;
+    return as<U>(__builtin_convertvector(load<Vector<int8_t, width / 4>>(from), Signed));
+  }
+  template <class U>
+  static U load_u8(const std::byte* from) {
+    return __builtin_convertvector(load<Vector<uint8_t, width / 4>>(from), U);
+  }
+  // The low bytes of 32 lanes.
   template <class U>
   static void store_low_bytes(std::byte* to, const U (&v)[8]) {
     using Narrow = Vector<uint8_t, width / 4>;
     for (size_t i = 0; i < 8; ++i) store(to + 4 * i, __builtin_convertvector(v[i], Narrow));
+  }
+  // Bytes from and to lanes of 16 bits.
+  using Pairs = Vector<uint16_t, 16>;
+  static Pairs load_pairs(const std::byte* from) {
+    return __builtin_convertvector(load<Vector<uint8_t, 8>>(from), Pairs);
+  }
+  static void store_pairs(std::byte* to, Pairs v) {
+    using Narrow = Vector<uint8_t, 8>;
+    store(to, __builtin_convertvector(v, Narrow));
   }
   // The sign bits of all lanes, the first one lowest.
   template <class U>
   static uint32_t signs(U v) {
     return (v[0] >> 31) | (v[1] >> 31 << 1) | (v[2] >> 31 << 2) | (v[3] >> 31 << 3);
   }
-  // 64-bit products of the even lanes.
-  template <class U>
-  static U multiply_even(U a, U b) {
-    using Wide = Vector<uint64_t, width>;
-    return as<U>(Wide((as<Wide>(a) & 0xffffffffu) * (as<Wide>(b) & 0xffffffffu)));
+  // Products of the low halves of lanes of 64 bits.
+  template <class Wide>
+  static Wide multiply_low(Wide a, Wide b) {
+    return (a & 0xffffffffu) * (b & 0xffffffffu);
   }
 };
 

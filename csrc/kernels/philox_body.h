@@ -6,55 +6,37 @@
 namespace pycoll::kernels {
 namespace {
 
-// 64-bit products of all lanes: even lanes and odd lanes apart, then low and high halves.
-template <class Isa, class U>
-inline void multiply(U x, uint32_t factor, U& high, U& low) {
-  using Wide = Vector<uint64_t, sizeof(U)>;
-  constexpr uint64_t upper = 0xffffffff00000000;
-  const U by = splat<U>(factor);
-  const Wide even = as<Wide>(Isa::multiply_even(x, by));
-  const Wide odd = as<Wide>(Isa::multiply_even(as<U>(Wide(as<Wide>(x) >> 32)), by));
-  low = as<U>(Wide((even & ~upper) | (odd << 32)));
-  high = as<U>(Wide((even >> 32) | (odd & upper)));
+// The even or the odd half of the lanes of a and b in turn: a, b, a, b, ...
+template <int half, class V, size_t... lane>
+inline V alternate(V a, V b, std::index_sequence<lane...>) {
+  constexpr int lanes = sizeof...(lane);
+  return __builtin_shufflevector(a, b, (half * lanes / 2 + int(lane) / 2 + (lane % 2 ? lanes : 0))...);
 }
 
-// Vector `part` of the words of all blocks in the order of elements: word j % 4 of block j / 4.
-template <int part, class U, size_t... j>
-inline U in_order(const U (&c)[4], std::index_sequence<j...>) {
-  constexpr int lanes = sizeof...(j);
-  constexpr auto block = [](int lane) { return part * (lanes / 4) + lane / 4; };
-  const U x = __builtin_shufflevector(c[0], c[1], (block(j) + (j % 2 ? lanes : 0))...);
-  const U y = __builtin_shufflevector(c[2], c[3], (block(j) + (j % 2 ? lanes : 0))...);
-  return __builtin_shufflevector(x, y, (int(j) + (j % 4 < 2 ? 0 : lanes))...);
-}
-
-// Words of elements 4 * block to 4 * block + count - 1, and up to kPhiloxExcess beyond.
-inline constexpr size_t kPhiloxExcess = 64;
+// Words of elements 4 * block to 4 * block + count - 1, and up to kPhiloxExcess beyond. A block sits in the low halves
+// of lanes of 64 bits; what is in the upper ones is never looked at.
+inline constexpr size_t kPhiloxExcess = 32;
 template <class Isa>
 void philox_words(uint32_t* words, size_t count, uint64_t block, uint64_t step, uint32_t stream, uint64_t seed) {
-  using U = Vector<uint32_t, Isa::width>;
-  constexpr size_t lanes = Isa::width / 4;
+  using Wide = Vector<uint64_t, Isa::width>;
+  constexpr size_t lanes = Isa::width / 8;
   static_assert(4 * lanes <= kPhiloxExcess);
+  const Wide by_a = splat<Wide>(kPhiloxFactor[0]), by_b = splat<Wide>(kPhiloxFactor[1]);
   for (size_t done = 0; done < count; done += 4 * lanes, block += lanes) {
-    const U low = iota<U>() + uint32_t(block);
-    const U carry = low < uint32_t(block) ? splat<U>(1) : U{};
-    U c[4] = {low, carry + uint32_t(block >> 32), splat<U>(uint32_t(step)), splat<U>(stream)};
+    Wide c0 = iota<Wide>() + block, c1 = c0 >> 32, c2 = splat<Wide>(step), c3 = splat<Wide>(stream);
     uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
     for (int round = 0; round < 10; ++round, k0 += kPhiloxWeyl[0], k1 += kPhiloxWeyl[1]) {
-      U a_high, a_low, b_high, b_low;
-      multiply<Isa>(c[0], kPhiloxFactor[0], a_high, a_low);
-      multiply<Isa>(c[2], kPhiloxFactor[1], b_high, b_low);
-      c[0] = b_high ^ c[1] ^ k0;
-      c[1] = b_low;
-      c[2] = a_high ^ c[3] ^ k1;
-      c[3] = a_low;
+      const Wide a = Isa::multiply_low(c0, by_a), b = Isa::multiply_low(c2, by_b);
+      c0 = (b >> 32) ^ c1 ^ k0;
+      c1 = b;
+      c2 = (a >> 32) ^ c3 ^ k1;
+      c3 = a;
     }
-    auto* const to = reinterpret_cast<std::byte*>(words + done);
+    const Wide c01 = (c0 & 0xffffffffu) | (c1 << 32), c23 = (c2 & 0xffffffffu) | (c3 << 32);
     constexpr auto sequence = std::make_index_sequence<lanes>();
-    store(to, in_order<0>(c, sequence));
-    store(to + Isa::width, in_order<1>(c, sequence));
-    store(to + 2 * Isa::width, in_order<2>(c, sequence));
-    store(to + 3 * Isa::width, in_order<3>(c, sequence));
+    auto* const to = reinterpret_cast<std::byte*>(words + done);
+    store(to, alternate<0>(c01, c23, sequence));
+    store(to + Isa::width, alternate<1>(c01, c23, sequence));
   }
 }
 
