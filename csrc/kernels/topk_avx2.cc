@@ -13,11 +13,6 @@ struct Avx2 {
   static uint32_t above(Bits magnitude, int32_t bound) {
     return uint32_t(_mm256_movemask_ps(as<__m256>(as<Vector<int32_t, 32>>(magnitude) > bound)));
   }
-  static Floats cleared(Floats v, uint32_t lanes) {
-    const Bits lane = {1, 2, 4, 8, 16, 32, 64, 128};
-    return (lane & lanes) != 0 ? Floats{} : v;
-  }
-  static void append(Candidates& to, Floats v, size_t first, uint32_t lanes) { append_each(to, v, first, lanes); }
 };
 constexpr TopkTable kTable = {collect<Avx2>};
 

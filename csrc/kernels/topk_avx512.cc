@@ -13,18 +13,6 @@ struct Avx512 {
   static uint32_t above(Bits magnitude, int32_t bound) {
     return _mm512_cmpgt_epi32_mask(as<__m512i>(magnitude), _mm512_set1_epi32(bound));
   }
-  static Floats cleared(Floats v, uint32_t lanes) {
-    return as<Floats>(_mm512_maskz_mov_ps(__mmask16(~lanes), as<__m512>(v)));
-  }
-  // Compressed in a register and then stored whole: compressing to memory is microcode on Zen 4.
-  static void append(Candidates& to, Floats v, size_t first, uint32_t lanes) {
-    const Bits lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    const auto mask = __mmask16(lanes);
-    const __m512i index = _mm512_maskz_compress_epi32(mask, as<__m512i>(lane + uint32_t(first)));
-    store(reinterpret_cast<std::byte*>(to.index + to.entries), index);
-    store_floats(to.value + to.entries, _mm512_maskz_compress_ps(mask, as<__m512>(v)));
-    to.entries += size_t(__builtin_popcount(lanes));
-  }
 };
 constexpr TopkTable kTable = {collect<Avx512>};
 

@@ -11,11 +11,6 @@ struct Scalar {
     const auto is = as<Vector<int32_t, 16>>(magnitude) > bound;
     return uint32_t((is[0] & 1) | (is[1] & 2) | (is[2] & 4) | (is[3] & 8));
   }
-  static Floats cleared(Floats v, uint32_t lanes) {
-    const Bits lane = {1, 2, 4, 8};
-    return (lane & lanes) != 0 ? Floats{} : v;
-  }
-  static void append(Candidates& to, Floats v, size_t first, uint32_t lanes) { append_each(to, v, first, lanes); }
 };
 constexpr TopkTable kTable = {collect<Scalar>};
 
