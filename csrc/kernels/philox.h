@@ -15,6 +15,8 @@
 namespace pycoll::kernels {
 namespace {
 
+inline constexpr uint32_t kPhiloxFactor[2] = {0xd2511f53, 0xcd9e8d57}, kPhiloxWeyl[2] = {0x9e3779b9, 0xbb67ae85};
+
 struct PhiloxBlock {
   uint32_t word[4];
 };
@@ -23,13 +25,13 @@ PYCOLL_PHILOX PhiloxBlock philox(PhiloxBlock counter, uint64_t key) {
   uint32_t k0 = uint32_t(key), k1 = uint32_t(key >> 32);
   auto& [c0, c1, c2, c3] = counter.word;
   for (int round = 0; round < 10; ++round) {
-    const uint64_t a = uint64_t(0xd2511f53) * c0, b = uint64_t(0xcd9e8d57) * c2;
+    const uint64_t a = uint64_t(kPhiloxFactor[0]) * c0, b = uint64_t(kPhiloxFactor[1]) * c2;
     c0 = uint32_t(b >> 32) ^ c1 ^ k0;
     c1 = uint32_t(b);
     c2 = uint32_t(a >> 32) ^ c3 ^ k1;
     c3 = uint32_t(a);
-    k0 += 0x9e3779b9;
-    k1 += 0xbb67ae85;
+    k0 += kPhiloxWeyl[0];
+    k1 += kPhiloxWeyl[1];
   }
   return counter;
 }

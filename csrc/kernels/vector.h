@@ -36,6 +36,14 @@ inline void store(std::byte* to, V v) {
   memcpy(to, &v, sizeof(V));
 }
 
+// 0, 1, 2, ...
+template <class V>
+inline V iota() {
+  V v{};
+  for (size_t i = 0; i < sizeof(V) / sizeof(v[0]); ++i) v[i] = LaneOf<V>(i);
+  return v;
+}
+
 // Complex numbers side by side: re, im, re, im, ...
 template <class V>
 struct Pairs {
