@@ -23,7 +23,7 @@ namespace {
 constexpr uint32_t kInfinite = 0x80000000u;  // above every magnitude
 
 const TopkTable& table() {
-  static const std::array<const TopkTable*, 3> tables = {scalar_topk(), avx2_topk(), avx512_topk()};
+  static const std::array<const TopkTable*, 3> tables = {scalar_topk_table(), avx2_topk_table(), avx512_topk_table()};
   return pick(tables);
 }
 

@@ -1,4 +1,4 @@
-// The pass of top-k over one instruction set, Isa: its vectors, and which lanes of one are above a bound, a bit each.
+// The pass of top-k over one instruction set, Isa (isa_scalar.h).
 // Memory-bound by design: 64 elements make one word of bits, whose places are written down without a branch.
 //
 // All in an anonymous namespace, and nothing from std is called: see reduce_body.h.
@@ -30,14 +30,15 @@ BitsOf<F> magnitude(F v) {
   return as<BitsOf<F>>(v) & 0x7fffffffu;
 }
 
+// A bit for each of 64 elements: whether it is above the bound. The difference is negative then; it never overflows.
 template <class Isa, bool feedback>
 uint64_t find(const Collect& c, size_t at) {
-  using F = typename Isa::Floats;
-  constexpr size_t lanes = sizeof(F) / sizeof(float);
+  using F = Vector<float, Isa::width>;
+  constexpr size_t lanes = Isa::width / sizeof(float);
   uint64_t found = 0;
 #pragma GCC unroll 16
   for (size_t lane = 0; lane < kWord; lane += lanes)
-    found |= uint64_t(Isa::above(magnitude(sum<feedback, F>(c, at + lane)), c.above)) << lane;
+    found |= uint64_t(Isa::signs(uint32_t(c.above) - magnitude(sum<feedback, F>(c, at + lane)))) << lane;
   return found;
 }
 

@@ -28,8 +28,8 @@ struct TopkTable {
 };
 
 // Null if not compiled in. Whether this processor can run it is the caller's question.
-const TopkTable* scalar_topk();
-const TopkTable* avx2_topk();
-const TopkTable* avx512_topk();
+const TopkTable* scalar_topk_table();
+const TopkTable* avx2_topk_table();
+const TopkTable* avx512_topk_table();
 
 }  // namespace pycoll::kernels
