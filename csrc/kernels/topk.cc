@@ -23,7 +23,7 @@ namespace {
 constexpr uint32_t kInfinite = 0x80000000u;  // above every magnitude
 
 const TopkTable& table() {
-  static const std::array<const TopkTable*, 3> tables = {scalar_topk(), avx2_topk(), avx512_topk()};
+  static const std::array<const TopkTable*, 3> tables = {scalar_topk_table(), avx2_topk_table(), avx512_topk_table()};
   return pick(tables);
 }
 
@@ -37,12 +37,12 @@ struct Cut {
   size_t ties;
 };
 
-// 1 <= k <= entries; no magnitude is below `least`. Histograms of ever narrower bins around the k-th: first of bins
-// that suit a `least` close to it, then of those that the bin it fell into asks for.
-Cut cut_at(const float* value, size_t entries, size_t k, uint32_t least) {
+// 1 <= k <= entries; no magnitude is below `least`. The threshold may be too low, by less than `slack`. Histograms of
+// ever narrower bins around the k-th: first half an octave from `least`, or everything if it is 0.
+Cut cut_at(const float* value, size_t entries, size_t k, uint32_t least, uint32_t slack) {
   constexpr unsigned digits = 11, bins = 1u << digits;
   uint32_t low = least, span = kInfinite - least;
-  unsigned shift = least ? 9 : 20;
+  unsigned shift = least ? 22 - digits : 31 - digits;
   for (;;) {
     std::array<uint32_t, bins> histogram{};
     for (size_t i = 0; i < entries; ++i)
@@ -53,7 +53,7 @@ Cut cut_at(const float* value, size_t entries, size_t k, uint32_t least) {
     const bool open = bin == bins - 1 && (span - 1) >> shift >= bins;  // the last bin holds all that is above, too
     low += bin << shift;
     span = open ? span - (bin << shift) : 1u << shift;
-    if (span == 1) return {low, k};
+    if (span <= slack) return {low, k};
     const auto width = unsigned(std::bit_width(span - 1));
     shift = width > digits ? width - digits : 0;
   }
@@ -61,19 +61,28 @@ Cut cut_at(const float* value, size_t entries, size_t k, uint32_t least) {
 
 // Drops all but the k largest, which keep their order and go to `to`; puts what is dropped back.
 Cut keep_largest(Candidates& all, size_t k, uint32_t least, float* residual, Entries to) {
-  const Cut cut = cut_at(all.value, all.entries, k, least);
+  constexpr size_t block = 1024;
+  const Cut cut = cut_at(all.value, all.entries, k, least, 1);
   size_t kept = 0, ties = cut.ties;
-  for (size_t i = 0; i < all.entries; ++i) {
-    const uint32_t index = all.index[i], size = magnitude(all.value[i]);
-    const float value = all.value[i];
-    const bool tie = size == cut.threshold && ties > 0;
-    if (size > cut.threshold || tie) {
+  for (size_t begin = 0; begin < all.entries; begin += block) {
+    uint32_t dropped_index[block];
+    float dropped_value[block];
+    size_t dropped = 0;
+    for (size_t i = begin, end = std::min(all.entries, begin + block); i < end; ++i) {  // which are kept is a coin toss
+      const uint32_t index = all.index[i], size = magnitude(all.value[i]);
+      const float value = all.value[i];
+      const bool tie = (size == cut.threshold) & (ties > 0), keep = (size > cut.threshold) | tie;
+      dropped_index[dropped] = index;
+      dropped_value[dropped] = value;
+      dropped += !keep;
+      if (kept < k) {
+        to.index[kept] = index;
+        to.value[kept] = value;
+      }
+      kept += keep;
       ties -= tie;
-      to.index[kept] = index;
-      to.value[kept++] = value;
-    } else if (residual) {
-      residual[index] = value;
     }
+    for (size_t i = 0; residual && i < dropped; ++i) residual[dropped_index[i]] = dropped_value[i];
   }
   assert(kept == k);
   all.entries = kept;
@@ -84,7 +93,7 @@ constexpr size_t kClump = 8;  // elements side by side in the sample: half a cac
 constexpr size_t kClumps = 8192;
 constexpr size_t kPerSample = 32;  // of so many elements at least, one is in the sample
 
-// A bound that at least k elements reach, with few exceptions, and not many more: five deviations of the sample's
+// A bound that at least k elements reach, with few exceptions, and not many more: four deviations of the sample's
 // count. 0 if there are too few elements. Clumps are equally far apart: the sample depends on nothing but the input.
 uint32_t estimate(const float* in, const float* residual, size_t count, size_t k, Scratch& scratch) {
   const size_t clumps = std::min(kClumps, count / (kClump * kPerSample));
@@ -96,8 +105,8 @@ uint32_t estimate(const float* in, const float* residual, size_t count, size_t k
       sample[c * kClump + lane] = residual ? canonical(in[i] + residual[i]) : in[i];
     }
   const double expected = double(k) * double(clumps * kClump) / double(count);
-  const auto rank = size_t(expected + 5 * std::sqrt(expected)) + 2;
-  return rank < clumps * kClump ? cut_at(sample, clumps * kClump, rank, 0).threshold : 0;
+  const auto rank = size_t(expected + 4 * std::sqrt(expected)) + 2;
+  return rank < clumps * kClump ? cut_at(sample, clumps * kClump, rank, 0, 1u << 12).threshold : 0;
 }
 
 // All that reach `least`, but for those that cannot be among the k largest. Returns what they all reach.

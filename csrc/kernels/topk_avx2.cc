@@ -1,37 +1,22 @@
-// The pass of top-k for AVX2.
+#if defined(__AVX2__) && defined(__F16C__)
+#include "kernels/isa_avx2.h"
 #include "kernels/topk_body.h"
-
-#if defined(__AVX2__)
-#include <immintrin.h>
 
 namespace pycoll::kernels {
 namespace {
-
-struct Avx2 {
-  using Floats = Vector<float, 32>;
-  using Bits = BitsOf<Floats>;
-  static uint32_t above(Bits magnitude, int32_t bound) {
-    return uint32_t(_mm256_movemask_ps(as<__m256>(as<Vector<int32_t, 32>>(magnitude) > bound)));
-  }
-  static Floats cleared(Floats v, uint32_t lanes) {
-    const Bits lane = {1, 2, 4, 8, 16, 32, 64, 128};
-    return (lane & lanes) != 0 ? Floats{} : v;
-  }
-  static void append(Candidates& to, Floats v, size_t first, uint32_t lanes) { append_each(to, v, first, lanes); }
-};
 constexpr TopkTable kTable = {collect<Avx2>};
+}
 
-}  // namespace
-
-const TopkTable* avx2_topk() {
+const TopkTable* avx2_topk_table() {
   return &kTable;
 }
 
 }  // namespace pycoll::kernels
 
 #else
+#include "kernels/topk_table.h"
 
-const pycoll::kernels::TopkTable* pycoll::kernels::avx2_topk() {
+const pycoll::kernels::TopkTable* pycoll::kernels::avx2_topk_table() {
   return nullptr;
 }
 

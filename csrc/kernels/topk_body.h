@@ -1,5 +1,5 @@
-// The pass of top-k over one instruction set, Isa: its vector width in bytes, which lanes of a vector are above a bound
-// (a bit each), and how lanes so marked are packed. Memory-bound by design: most vectors hold no candidate.
+// The pass of top-k over one instruction set, Isa (isa_scalar.h).
+// Memory-bound by design: 64 elements make one word of bits, whose places are written down without a branch.
 //
 // All in an anonymous namespace, and nothing from std is called: see reduce_body.h.
 #pragma once
@@ -9,53 +9,65 @@
 namespace pycoll::kernels {
 namespace {
 
-template <class F>
-F load_floats(const float* from) {
-  return load<F>(reinterpret_cast<const std::byte*>(from));
-}
-template <class F>
-void store_floats(float* to, F v) {
-  store(reinterpret_cast<std::byte*>(to), v);
-}
+constexpr size_t kWord = 64;     // elements
+constexpr size_t kBlock = 1024;  // elements that stay in L1 from being summed to being found
+static_assert(kBlock + kWord <= Candidates::kSlack);
 
-// Appends the lanes of v, whose first is element `first`, that are set in `lanes`.
-template <class F>
-void append_each(Candidates& to, F v, size_t first, uint32_t lanes) {
-  float values[sizeof(F) / sizeof(float)];
-  store_floats(values, v);
-  for (; lanes; lanes &= lanes - 1) {
-    const auto lane = unsigned(__builtin_ctz(lanes));
-    to.index[to.entries] = uint32_t(first + lane);
-    to.value[to.entries++] = values[lane];
+// in[at], or the sum, which goes to the residual.
+template <bool feedback, class F>
+F sum(const Collect& c, size_t at) {
+  F v = load<F>(reinterpret_cast<const std::byte*>(c.in + at));
+  if constexpr (feedback) {
+    auto* const residual = reinterpret_cast<std::byte*>(c.residual + at);
+    v = canonical(F(v + load<F>(residual)));
+    store(residual, v);
   }
+  return v;
 }
 
-// A lane by itself, for the rest of an array.
-struct Single {
-  using Floats = float;
-  static uint32_t above(uint32_t magnitude, int32_t bound) { return int32_t(magnitude) > bound; }
-  static float cleared(float v, uint32_t lanes) { return lanes ? 0.0f : v; }
-  static void append(Candidates& to, float v, size_t first, uint32_t lanes) { append_each(to, v, first, lanes); }
-};
+template <class F>
+BitsOf<F> magnitude(F v) {
+  return as<BitsOf<F>>(v) & 0x7fffffffu;
+}
 
-template <class Lanes, bool feedback>
-inline void collect_vector(const Collect& c, Candidates& to, size_t at) {
-  using F = typename Lanes::Floats;
-  F v = load_floats<F>(c.in + at);
-  if constexpr (feedback) v = canonical(F(v + load_floats<F>(c.residual + at)));
-  const uint32_t lanes = Lanes::above(as<BitsOf<F>>(v) & 0x7fffffffu, c.above);
-  if constexpr (feedback) store_floats(c.residual + at, Lanes::cleared(v, lanes));
-  if (lanes) Lanes::append(to, v, at, lanes);
+// A bit for each of 64 elements: whether it is above the bound. The difference is negative then; it never overflows.
+template <class Isa, bool feedback>
+uint64_t find(const Collect& c, size_t at) {
+  using F = Vector<float, Isa::width>;
+  constexpr size_t lanes = Isa::width / sizeof(float);
+  uint64_t found = 0;
+#pragma GCC unroll 16
+  for (size_t lane = 0; lane < kWord; lane += lanes)
+    found |= uint64_t(Isa::signs(uint32_t(c.above) - magnitude(sum<feedback, F>(c, at + lane)))) << lane;
+  return found;
+}
+
+// Writes down at + the place of each bit. Rarely are there more than three: so many are written in any case.
+size_t list(uint32_t* to, uint64_t found, size_t at) {
+  const auto entries = size_t(__builtin_popcountll(found));
+  for (size_t i = 0; i < 3; ++i, found &= found - 1)
+    to[i] = uint32_t(at) + uint32_t(__builtin_ctzll(found | 1ull << 63));
+  for (size_t i = 3; found; ++i, found &= found - 1) to[i] = uint32_t(at) + uint32_t(__builtin_ctzll(found));
+  return entries;
 }
 
 template <class Isa, bool feedback>
-size_t collect_all(const Collect& c, Candidates& all) {
-  constexpr size_t lanes = sizeof(typename Isa::Floats) / sizeof(float);
-  Candidates to = all;  // in registers
+size_t collect_all(const Collect& c, Candidates& to) {
   size_t at = c.begin;
-  for (; at + lanes <= c.end && to.entries < to.room; at += lanes) collect_vector<Isa, feedback>(c, to, at);
-  for (; at + lanes > c.end && at < c.end && to.entries < to.room; ++at) collect_vector<Single, feedback>(c, to, at);
-  all.entries = to.entries;
+  while (at < c.end && to.entries < to.room) {
+    const size_t end = c.end - at < kBlock ? c.end : at + kBlock;
+    size_t entries = to.entries;
+    for (; at + kWord <= end; at += kWord) entries += list(to.index + entries, find<Isa, feedback>(c, at), at);
+    for (; at < end; ++at) {
+      to.index[entries] = uint32_t(at);
+      entries += int32_t(magnitude(sum<feedback, float>(c, at))) > c.above;
+    }
+    for (; to.entries < entries; ++to.entries) {
+      const uint32_t i = to.index[to.entries];
+      to.value[to.entries] = feedback ? c.residual[i] : c.in[i];
+      if constexpr (feedback) c.residual[i] = 0;
+    }
+  }
   return at;
 }
 

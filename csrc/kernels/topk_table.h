@@ -7,7 +7,7 @@ namespace pycoll::kernels {
 
 // Elements that may be among the largest, in ascending order of their indices.
 struct Candidates {
-  static constexpr size_t kSlack = 64;  // bodies write whole vectors: so many entries more than `room` are allocated
+  static constexpr size_t kSlack = 2048;  // bodies stop for want of room this late: so much more is allocated
 
   uint32_t* index;
   float* value;
@@ -28,8 +28,8 @@ struct TopkTable {
 };
 
 // Null if not compiled in. Whether this processor can run it is the caller's question.
-const TopkTable* scalar_topk();
-const TopkTable* avx2_topk();
-const TopkTable* avx512_topk();
+const TopkTable* scalar_topk_table();
+const TopkTable* avx2_topk_table();
+const TopkTable* avx512_topk_table();
 
 }  // namespace pycoll::kernels
