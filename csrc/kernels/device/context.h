@@ -9,8 +9,10 @@
 
 #ifdef __CUDACC__
 #define PYCOLL_DEVICE __device__ inline
+#define PYCOLL_UNROLL _Pragma("unroll")  // so that arrays are registers
 #else
 #define PYCOLL_DEVICE inline
+#define PYCOLL_UNROLL
 #endif
 
 namespace pycoll::kernels::device {

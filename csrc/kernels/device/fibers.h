@@ -24,6 +24,7 @@
 #include "kernels/device/context.h"
 
 #ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -59,9 +60,14 @@ inline void leave(Fiber& from, const Fiber& to) {
 inline void arrive(Fiber& at, Fiber& left) {
   __sanitizer_finish_switch_fiber(at.fake_stack, &left.stack, &left.stack_bytes);
 }
+// Frames that were never returned from are forgotten.
+inline void clean(void* stack, size_t bytes) {
+  __asan_unpoison_memory_region(stack, bytes);
+}
 #else
 inline void leave(Fiber&, const Fiber&) {}
 inline void arrive(Fiber&, Fiber&) {}
+inline void clean(void*, size_t) {}
 #endif
 
 struct Warp {
@@ -172,7 +178,7 @@ class Grid {
   uint32_t blocks_, started_ = 0, idle_ = 0;
   std::minstd_rand random_;
   std::function<void(Thread&)> body_;
-  std::vector<std::unique_ptr<Block>> resident_;
+  std::vector<Block*> resident_;
   std::vector<Fiber*> runnable_;
   std::exception_ptr error_;
   Fiber main_, *running_ = nullptr, *left_ = nullptr;
@@ -276,8 +282,10 @@ inline void Grid::live(Fiber& self) {
 
 inline void Grid::start(Block& block) {
   block.index = started_++;
-  block.running = kThreads;
+  block.running = kThreads, block.waiting = 0;
+  block.warps = {};
   block.shared.clear();
+  clean(block.stacks.get(), kThreads * Block::kStackBytes);
   for (uint32_t i = 0; i < kThreads; ++i) {
     Fiber& fiber = block.fibers[i];
     fiber = Fiber{};
@@ -293,12 +301,14 @@ inline void Grid::start(Block& block) {
 
 inline void Grid::run() {
   current_ = this;
-  while (started_ < blocks_ && started_ < kResident) {
-    resident_.push_back(std::make_unique<Block>());
-    start(*resident_.back());
+  static thread_local std::array<Block, kResident> blocks;  // kept: their stacks are mapped
+  for (Block& block : blocks) {
+    if (started_ == blocks_) break;
+    resident_.push_back(&block);
+    start(block);
   }
   for (;;) {
-    std::erase_if(resident_, [this](auto& block) {
+    std::erase_if(resident_, [this](Block* block) {
       if (block->running == 0 && started_ < blocks_) start(*block);
       return block->running == 0;
     });
@@ -308,7 +318,7 @@ inline void Grid::run() {
     if (error_) std::rethrow_exception(error_);
   }
   std::string all = "no thread can go on: ";
-  for (const auto& block : resident_) all += describe(*block) + "; ";
+  for (const Block* block : resident_) all += describe(*block) + "; ";
   throw Stuck(all);
 }
 
