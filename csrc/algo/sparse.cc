@@ -4,9 +4,9 @@
 //
 // Cost of P ranks that select k entries each, at b bytes an entry: about k entries sent and k received for the sums,
 // k/P (P-1) each for the result, whatever P: below 6k entries sent and received together, and k + k as a rule. Before,
-// the division: one allreduce of 64 to 4096 counters, and one of 256 (P-1) for each time that it has to be refined; and the
-// byte counts: one message of 8 bytes for each pair, one allgather of 8 bytes a rank.
-// What an owner does not select of its sums stays in its residual, so nothing is lost.
+// the division: one allreduce of 64 to 4096 counters, and one of 256 (P-1) for each time that it has to be refined; and
+// the byte counts: one message of 8 bytes for each pair, one allgather of 8 bytes a rank. What an owner does not select
+// of its sums stays in its residual, so nothing is lost.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -224,7 +224,8 @@ class Sparse {
   // This rank's share of the result; the rest of its sums stays here.
   void reselect() {
     const Range own = owned(rank());
-    const size_t share = (codec_.entries(in_.size()) + ranks() - 1) / ranks();
+    const size_t k = codec_.entries(in_.size());
+    const size_t share = k == in_.size() ? own.count : (k + ranks() - 1) / ranks();  // of everything, everything
     index_.resize(std::min(share, own.count));
     value_.resize(index_.size());
     kernels::TopkState cold;
