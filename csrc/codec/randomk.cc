@@ -1,0 +1,145 @@
+#include "codec/randomk.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+#include <memory>
+
+#include "codec/ratio.h"
+#include "codec/values.h"
+#include "core/buffer.h"
+#include "core/error.h"
+#include "kernels/checksum.h"
+#include "kernels/element.h"
+#include "kernels/philox.h"
+#include "kernels/reduce.h"
+
+namespace pycoll::codec {
+namespace {
+
+struct Draw {
+  uint64_t seed, step;
+};
+
+size_t payload_bytes(ValueFormat format, size_t k) {
+  return sizeof(Draw) + values_bytes(format, k);
+}
+
+// Calls body(j, index) for each of k strata, ascending.
+template <class Body>
+void for_each_index(Draw draw, size_t count, size_t k, Body body) {
+  kernels::PhiloxBlock words;
+  size_t begin = 0;
+  for (size_t j = 0; j < k; ++j) {
+    if (j % 4 == 0) words = kernels::philox({{uint32_t(j / 4), 0, uint32_t(draw.step), kRandomStream}}, draw.seed);
+    const size_t end = (j + 1) * count / k;
+    body(j, begin + (uint64_t(words.word[j % 4]) * (end - begin) >> 32));
+    begin = end;
+  }
+}
+
+// in + residual to the residual.
+void accumulate(float* residual, std::span<const float> in) {
+  kernels::add_into({reinterpret_cast<std::byte*>(residual), in.size(), DType::f32},
+                    {reinterpret_cast<const std::byte*>(in.data()), in.size(), DType::f32}, ReduceOp::sum);
+}
+
+class RandomKCodec final : public Codec {
+ public:
+  explicit RandomKCodec(const RandomK& randomk) : randomk_(randomk), kept_{randomk.ratio, randomk.k} {}
+
+  CodecId id() const override { return CodecId::randomk; }
+  std::string describe() const override {
+    return concat("randomk ", kept_.describe(), " ", name_of(randomk_.format), " seed ", randomk_.seed);
+  }
+  size_t most_bytes(size_t count) const override {
+    return sizeof(WireHeader) + std::min(sizeof(float) * count, payload_bytes(randomk_.format, kept_.of(count)));
+  }
+
+  size_t encode(std::span<const float> in, float* residual, const Moment& moment, Bytes wire) const override {
+    const size_t k = kept_.of(in.size()), bytes = most_bytes(in.size()) - sizeof(WireHeader);
+    const Draw draw{randomk_.seed, moment.step};
+    const bool dense = bytes < payload_bytes(randomk_.format, k);
+    std::byte* const payload = wire.data() + sizeof(WireHeader);
+    const std::unique_ptr<uint32_t[]> index(new uint32_t[k]);
+    const std::unique_ptr<float[]> value(new float[k]);
+    random_indices(draw.seed, draw.step, in.size(), k, index.get());
+    if (residual) accumulate(residual, in);
+    const float* const from = residual ? residual : in.data();
+    for (size_t j = 0; j < k; ++j) value[j] = from[index[j]];
+    if (dense) {
+      std::memset(payload, 0, bytes);
+      for (size_t j = 0; j < k; ++j) std::memcpy(payload + sizeof(float) * index[j], &value[j], sizeof(float));
+      std::fill_n(value.get(), k, 0.0f);
+    } else {
+      std::memcpy(payload, &draw, sizeof(draw));
+      write_values(payload + sizeof(draw), randomk_.format, value.get(), k);
+      if (residual) subtract_values(value.get(), randomk_.format, payload + sizeof(draw), k);
+    }
+    for (size_t j = 0; residual && j < k; ++j) residual[index[j]] = value[j];
+    return seal(wire,
+                {.codec = uint8_t(dense ? CodecId::identity : id()),
+                 .format = uint8_t(dense ? ValueFormat::f32 : randomk_.format),
+                 .count = in.size(),
+                 .bytes = bytes,
+                 .parameter = dense ? 0 : uint32_t(k)},
+                kernels::checksum({payload, bytes}));
+  }
+
+ private:
+  const RandomK randomk_;
+  const Kept kept_;
+};
+
+// The values that a payload carries.
+std::unique_ptr<float[]> checked_values(size_t count, const WireHeader& header, ConstBytes payload,
+                                        const std::string& source) {
+  const auto want = [&](bool holds, const auto&... what) {
+    PYCOLL_CHECK_AS(TransportError, holds, "random payload ", source, ": ", what...);
+  };
+  const auto format = ValueFormat(header.format);
+  const size_t k = header.parameter;
+  want(CodecId(header.codec) == CodecId::randomk, "codec ", int(header.codec), " is another one");
+  want(count == header.count, "holds ", header.count, " elements, wanted ", count);
+  want(is_value_format(format), "values in format ", name_of(format));
+  want(k <= count && count < (uint64_t(1) << 32), k, " entries of ", count, " elements");
+  want(header.bytes == payload.size() && payload.size() == payload_bytes(format, k), payload.size(),
+       " bytes, header says ", header.bytes, ", wanted ", payload_bytes(format, k), " for ", k, " entries");
+  std::unique_ptr<float[]> values(new float[k]);
+  read_values(values.get(), format, payload.data() + sizeof(Draw), k);
+  return values;
+}
+
+Draw draw_of(ConstBytes payload) {
+  Draw draw;
+  std::memcpy(&draw, payload.data(), sizeof(draw));
+  return draw;
+}
+
+}  // namespace
+
+std::unique_ptr<Codec> make(const RandomK& randomk) {
+  PYCOLL_CHECK(is_value_format(randomk.format), "randomk: values in format ", name_of(randomk.format),
+               ", wanted f32, f16, bf16, int8 or int4");
+  Kept{randomk.ratio, randomk.k}.check("randomk");
+  return std::make_unique<RandomKCodec>(randomk);
+}
+
+void random_indices(uint64_t seed, uint64_t step, size_t count, size_t k, uint32_t* index) {
+  assert(k <= count && count < (uint64_t(1) << 32));
+  for_each_index({seed, step}, count, k, [=](size_t j, size_t i) { index[j] = uint32_t(i); });
+}
+
+void random_into(std::span<float> out, const WireHeader& header, ConstBytes payload, const std::string& source) {
+  const auto values = checked_values(out.size(), header, payload, source);
+  std::fill(out.begin(), out.end(), 0.0f);
+  for_each_index(draw_of(payload), out.size(), header.parameter, [&](size_t j, size_t i) { out[i] = values[j]; });
+}
+
+void random_add(std::span<float> acc, const WireHeader& header, ConstBytes payload, const std::string& source) {
+  const auto values = checked_values(acc.size(), header, payload, source);
+  for_each_index(draw_of(payload), acc.size(), header.parameter,
+                 [&](size_t j, size_t i) { acc[i] = kernels::canonical(acc[i] + values[j]); });
+}
+
+}  // namespace pycoll::codec

@@ -1,0 +1,41 @@
+// A few elements chosen at random, the same ones on every rank, so that no indices travel and values can be added up.
+//
+// k elements of `count`: one of each of k strata. Stratum j is [j * count / k, (j + 1) * count / k), rounded down; of
+// its elements, the one that (word * elements) >> 32 counts from its begin is chosen, word being that of element j in
+// the Philox stream kRandomStream (kernels/philox.h) for seed and step. So indices ascend, and each element is chosen
+// with a probability of k / count, but for rounding. Values are sent as they are, not scaled up: error feedback keeps
+// what is not sent.
+//
+// A payload is u64 seed, u64 step, then the values in order of their indices (values.h). header.parameter is k. Where
+// that would be longer than the array itself, the wire is an identity instead.
+#pragma once
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "codec/codec.h"
+
+namespace pycoll::codec {
+
+struct RandomK {
+  double ratio = 0.01;  // of the elements of what is encoded, rounded up: above 0, at most 1
+  size_t k = 0;         // so many instead, if not 0
+  uint64_t seed = 0;
+  ValueFormat format = ValueFormat::f32;
+};
+
+// Raises InvalidArgument. The codec depends on the step of a Moment, not on its stream and index.
+std::unique_ptr<Codec> make(const RandomK& randomk);
+
+inline constexpr uint32_t kRandomStream = 0xffffffff;  // no rank's
+
+// The k indices among `count` < 2^32, ascending; k <= count.
+void random_indices(uint64_t seed, uint64_t step, size_t count, size_t k, uint32_t* index);
+
+// out = what the wire says, 0 where it says nothing; acc += what the wire says. Raise TransportError, before they write
+// anything, if header and payload do not go together.
+void random_into(std::span<float> out, const WireHeader& header, ConstBytes payload, const std::string& source);
+void random_add(std::span<float> acc, const WireHeader& header, ConstBytes payload, const std::string& source);
+
+}  // namespace pycoll::codec
