@@ -26,9 +26,10 @@ MPICH := .venv-mpich/.stamps
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(OPENMPI)/build $(OPENMPI)/demo ## train on real digits over 2 ranks, compare with one process, save out/demo.png
+demo: $(OPENMPI)/build $(OPENMPI)/demo ## train on real digits over 2 ranks, compare with one process, then codecs; out/*.png
 	mkdir -p out
 	.venv/bin/pycoll run -n 2 examples/train_digits.py --plot out/demo.png
+	.venv/bin/pycoll run -n 2 examples/train_digits.py --codec none,bf16,int8,int4,topk:0.01 --plot out/codecs.png
 
 test: cpp-test py-test mpich-test ## every test: C++, Python, and MPI under both Open MPI and MPICH
 

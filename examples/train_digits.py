@@ -1,114 +1,21 @@
-"""Trains a convolutional network on scikit-learn's handwritten digits over ranks, then shows that one process on the
-joined batch ends with the same.
+"""Trains a convolutional network on scikit-learn's handwritten digits over ranks.
 
     mpirun -n 2 python examples/train_digits.py --plot
+    mpirun -n 2 python examples/train_digits.py --codec none,int8,topk:0.01 --plot
 
-A global batch is dealt out to the ranks in turn, also the uneven last one: nothing is dropped. Each rank's loss is the
-sum over its samples times ranks / samples in the batch, so that the mean over ranks is the mean over the global batch,
-however many samples a rank has.
+Without --codec it shows that one process on the joined batch ends with the same. With --codec it trains once with each,
+from the same seed, and shows what compression saves and what it costs.
 """
 
 import argparse
-import sys
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
+import compare_codecs
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-from torch import nn
-from torch.nn import functional
-from tqdm import tqdm
+from digits import load, train
 
 import pycoll
-
-
-@dataclass
-class History:
-    """What a training run leaves behind."""
-
-    losses: list[float] = field(default_factory=list)  # of each step, mean over the global batch
-    accuracies: list[float] = field(default_factory=list)  # of each epoch, on the test set
-    parameters: list[torch.Tensor] = field(default_factory=list)  # after each epoch, flat
-    seconds: float = 0.0  # a step, median
-    wire_bytes: float = 0.0  # a step, sent by this rank
-
-
-def build(seed, dtype):
-    # Smooth throughout. A ReLU or a max pooling can flip a branch over the last bit of its input; then the two runs
-    # drift apart, as any two float32 runs do whose sums are ordered differently (to 1e-1 in trials), and prove less.
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1),
-        nn.GELU(),
-        nn.Conv2d(16, 32, 3, padding=1, stride=2),
-        nn.GELU(),
-        nn.Flatten(),
-        nn.Linear(32 * 4 * 4, 64),
-        nn.GELU(),
-        nn.Linear(64, 10),
-    ).to(dtype)
-
-
-def load(seed, dtype):
-    images, labels = load_digits(return_X_y=True)
-    images = (images - images.mean()) / images.std()
-    split = train_test_split(images, labels, test_size=0.2, stratify=labels, random_state=seed)
-    x_train, x_test = (torch.tensor(x, dtype=dtype).reshape(-1, 1, 8, 8) for x in split[:2])
-    y_train, y_test = (torch.tensor(y) for y in split[2:])
-    return x_train, y_train, x_test, y_test
-
-
-def train(arguments, data, comm=None):
-    """Over the ranks of `comm`, or in this process alone. Every random choice depends on the seed only."""
-    x_train, y_train, x_test, y_test = data
-    model = build(arguments.seed, x_train.dtype)
-    optimizer = torch.optim.SGD(model.parameters(), lr=arguments.lr, momentum=0.9)
-    rank, ranks = 0, 1
-    if comm is not None:
-        optimizer = pycoll.DistributedOptimizer(optimizer, model.named_parameters(), comm)
-        rank, ranks = comm.rank, comm.size
-        sent = optimizer.stats()["wire_bytes"]
-    order = torch.Generator().manual_seed(arguments.seed)
-    history = History()
-    times, sums = [], []
-    steps = -(-len(x_train) // arguments.batch)
-    label = f"{ranks} rank{'s' * (ranks > 1)}" if comm is not None else "1 process"
-    with tqdm(total=arguments.epochs * steps, desc=label, ncols=88, unit=" steps", disable=rank != 0) as bar:
-        for epoch in range(arguments.epochs):
-            for batch in torch.randperm(len(x_train), generator=order).split(arguments.batch):
-                begin = time.perf_counter()
-                mine = batch[rank::ranks]
-                optimizer.zero_grad()
-                logits = model(x_train[mine])
-                loss = functional.cross_entropy(logits, y_train[mine], reduction="sum")
-                (loss * ranks / len(batch)).backward()
-                optimizer.step()
-                sums.append(loss.item() / len(batch))
-                times.append(time.perf_counter() - begin)
-                bar.update()
-            with torch.no_grad():
-                history.accuracies.append((model(x_test).argmax(1) == y_test).double().mean().item())
-                history.parameters.append(torch.cat([p.flatten() for p in model.parameters()]))
-            history.losses = average(sums, comm)
-            if rank == 0:
-                loss, accuracy = np.mean(history.losses[-steps:]), history.accuracies[-1]
-                bar.write(f"epoch {epoch + 1:3d}   loss {loss:.5f}   test accuracy {accuracy:.2%}", file=sys.stdout)
-    if comm is not None:
-        history.wire_bytes = (optimizer.stats()["wire_bytes"] - sent) / len(times)
-        optimizer.close()
-    history.seconds = float(np.median(times))
-    return history
-
-
-def average(sums, comm):
-    """Each step's loss over the global batch: a rank's share is its samples' sum over the batch's size."""
-    total = np.array(sums, np.float64)
-    if comm is not None:
-        comm.allreduce(total)
-    return total.tolist()
 
 
 def report(many, one, ranks, dtype):
@@ -117,7 +24,7 @@ def report(many, one, ranks, dtype):
     print(f"{'loss, last step':24}{losses[0]:14.6f}{losses[1]:14.6f}{abs(losses[0] - losses[1]):14.1e}")
     accuracies = many.accuracies[-1], one.accuracies[-1]
     print(f"{'test accuracy':24}{accuracies[0]:14.2%}{accuracies[1]:14.2%}{abs(accuracies[0] - accuracies[1]):14.2%}")
-    print(f"{'milliseconds a step':24}{1e3 * many.seconds:14.2f}{1e3 * one.seconds:14.2f}")
+    print(f"{'milliseconds a step':24}{1e3 * np.median(many.seconds):14.2f}{1e3 * np.median(one.seconds):14.2f}")
     print(f"{'wire bytes a step':24}{many.wire_bytes:14,.0f}{0:14}")
     largest = (many.parameters[-1] - one.parameters[-1]).abs().max().item()
     first = (many.parameters[0] - one.parameters[0]).abs().max().item()
@@ -202,13 +109,16 @@ def plot(many, one, ranks, steps, path):
 
 
 def parse():
-    parser = argparse.ArgumentParser(description="Trains a digit classifier over ranks and compares with one process.")
+    parser = argparse.ArgumentParser(description="Trains a digit classifier over ranks, and compares.")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch", type=int, default=64, help="samples a step, of all ranks together (64)")
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    parser.add_argument("--plot", nargs="?", const="out/demo.png", metavar="FILE", help="save a plot (out/demo.png)")
+    parser.add_argument("--codec", metavar="NAMES", help="none, bf16, int8, int4, sign, topk:0.01, powersgd:4, ...")
+    parser.add_argument(
+        "--plot", nargs="?", const="", metavar="FILE", help="save a plot (out/demo.png, out/codecs.png)"
+    )
     arguments = parser.parse_args()
     if arguments.epochs < 1 or arguments.batch < 1 or arguments.lr <= 0:
         parser.error("--epochs and --batch must be at least 1, --lr above 0")
@@ -224,12 +134,15 @@ def main():
         rank, ranks = comm.rank, comm.size
         if rank == 0:
             print(f"{ranks} ranks, transport {comm.transport}; {len(data[0])} training images, batch {arguments.batch}")
+        if arguments.codec:
+            compare_codecs.run(arguments, data, comm)
+            return
         many = train(arguments, data, comm)
     if rank == 0:
         one = train(arguments, data)
         report(many, one, ranks, dtype)
-        if arguments.plot:
-            plot(many, one, ranks, -(-len(data[0]) // arguments.batch), Path(arguments.plot))
+        if arguments.plot is not None:
+            plot(many, one, ranks, -(-len(data[0]) // arguments.batch), Path(arguments.plot or "out/demo.png"))
 
 
 if __name__ == "__main__":

@@ -15,10 +15,15 @@ from typing import TYPE_CHECKING, Any
 from . import _core
 from ._build_info import VERSION as __version__
 from ._core import Work
+from .codec import Cast, Chain, Fp8, Identity, Int4, Int8, RandomK, SharedScale, Sign, TopK
 from .comm import Communicator, init
 from .errors import DeviceError, Error, InvalidArgument, MismatchError, PeerFailed, Timeout, TransportError
+from .feedback import Feedback
+from .powersgd import PowerSGD
+from .schedule import Warmup
 
 if TYPE_CHECKING:
+    from .compression import Compression
     from .optim import DistributedOptimizer
 
 
@@ -33,19 +38,37 @@ def __getattr__(name: str) -> Any:
         from .optim import DistributedOptimizer
 
         return DistributedOptimizer
+    if name == "Compression":
+        from .compression import Compression
+
+        return Compression
     raise AttributeError(f"module 'pycoll' has no attribute {name!r}")
 
 
 __all__ = [
+    "Cast",
+    "Chain",
     "Communicator",
+    "Compression",
     "DeviceError",
     "DistributedOptimizer",
     "Error",
+    "Feedback",
+    "Fp8",
+    "Identity",
+    "Int4",
+    "Int8",
     "InvalidArgument",
     "MismatchError",
     "PeerFailed",
+    "PowerSGD",
+    "RandomK",
+    "SharedScale",
+    "Sign",
     "Timeout",
+    "TopK",
     "TransportError",
+    "Warmup",
     "Work",
     "__version__",
     "algorithms",

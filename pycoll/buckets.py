@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,7 @@ class Bucket:
         self._comm = comm
         self._work: Any = None
         self.slots = [
-            Slot(name, parameter, _view(self._memory, begin, parameter))
+            Slot(name, parameter, view_of(self._memory, begin, parameter))
             for (name, parameter), begin in zip(named, begins, strict=True)
         ]
         self.waiting = len(named)  # gradients that this round still lacks
@@ -90,25 +90,27 @@ class Bucket:
         self.waiting = len(self.slots)
 
 
-def plan(named: Sequence[Named], bucket_bytes: int) -> list[list[Named]]:
+def plan(
+    named: Sequence[Named], bucket_bytes: int, kind_of: Callable[[torch.Tensor], Hashable] = lambda p: p.dtype
+) -> list[list[Named]]:
     """Divides parameters into buckets, in reverse order: a backward pass reaches the last ones first.
 
-    A bucket holds one dtype and at most `bucket_bytes` bytes, or one larger parameter. Buckets are ordered by their
-    last parameter, so by when a backward pass can have filled them.
+    A bucket holds parameters of one kind (their dtype) and at most `bucket_bytes` bytes, or one larger parameter.
+    Buckets are ordered by their last parameter, so by when a backward pass can have filled them.
     """
     closed: list[tuple[int, list[Named]]] = []
-    filling: dict[torch.dtype, tuple[int, list[Named]]] = {}
-    last: dict[torch.dtype, int] = {}
+    filling: dict[Hashable, tuple[int, list[Named]]] = {}
+    last: dict[Hashable, int] = {}
     for i, (name, parameter) in enumerate(reversed(named)):
-        dtype, size = parameter.dtype, parameter.numel() * parameter.dtype.itemsize
-        held, bucket = filling.get(dtype, (0, []))
+        kind, size = kind_of(parameter), parameter.numel() * parameter.dtype.itemsize
+        held, bucket = filling.get(kind, (0, []))
         if bucket and held + size > bucket_bytes:
-            closed.append((last[dtype], bucket))
+            closed.append((last[kind], bucket))
             held, bucket = 0, []
         bucket.append((name, parameter))
-        filling[dtype] = (held + size, bucket)
-        last[dtype] = i
-    closed += [(last[dtype], bucket) for dtype, (_, bucket) in filling.items()]
+        filling[kind] = (held + size, bucket)
+        last[kind] = i
+    closed += [(last[kind], bucket) for kind, (_, bucket) in filling.items()]
     return [bucket for _, bucket in sorted(closed, key=lambda entry: entry[0])]
 
 
@@ -123,7 +125,8 @@ def is_dense(tensor: torch.Tensor) -> bool:
     return True
 
 
-def _view(memory: torch.Tensor, begin: int, parameter: torch.Tensor) -> torch.Tensor:
+def view_of(memory: torch.Tensor, begin: int, parameter: torch.Tensor) -> torch.Tensor:
+    """The parameter's place in flat memory, with its shape, and its strides where they leave no gaps."""
     # A gradient with its parameter's strides keeps the optimizer's elementwise loops fast.
     if is_dense(parameter):
         return memory.as_strided(parameter.shape, parameter.stride(), memory.storage_offset() + begin)

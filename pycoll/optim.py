@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch.utils.hooks import RemovableHandle
 
 import pycoll
 from pycoll.agree import check_agreement
-from pycoll.buckets import Bucket, Named, is_dense, plan
+from pycoll.buckets import Bucket, Named, plan
+from pycoll.codec import Codec
+from pycoll.compressed_bucket import CompressedBucket, load_feedback, save_feedback
+from pycoll.compression import Compression, Presence, clip_, compression_of
+from pycoll.parameters import check_named, check_no_momentum, check_parameters, describe
+from pycoll.replicate import broadcast_state_dict, broadcast_tensors
 
 if TYPE_CHECKING:
     from pycoll.comm import Communicator
 
 __all__ = ["DistributedOptimizer"]
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 # Which live optimizer communicates a parameter's gradient, by the parameter's id: two would average it twice.
 _owners: dict[int, weakref.ref[DistributedOptimizer]] = {}
@@ -68,6 +69,10 @@ class DistributedOptimizer(torch.optim.Optimizer):
         comm: the ranks to average over, by default ``pycoll.init()``. Gradients travel on a duplicate of it, so that
             your own collectives cannot get between.
         bucket_bytes: at most this many bytes share a bucket (a larger parameter has one to itself).
+        codec: how gradients are encoded on their way, ``pycoll.TopK(ratio=0.01)`` for example, alike on all ranks; with
+            error feedback, whose residuals are kept by parameter and saved by ``state_dict()``. Small parameters,
+            biases and normalisation stay dense. A :class:`pycoll.Compression` says all that differently, and clips, and
+            corrects momentum.
 
     Raises:
         InvalidArgument: an argument is wrong; the sentence says which.
@@ -80,6 +85,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
         named_parameters: Iterable[Named] | None = None,
         comm: Communicator | None = None,
         bucket_bytes: int = 25 << 20,
+        codec: Codec | Compression | None = None,
     ) -> None:
         # Optimizer.__init__ is not called: groups, state and hooks live in the wrapped optimizer alone.
         if not isinstance(optimizer, torch.optim.Optimizer):
@@ -89,11 +95,15 @@ class DistributedOptimizer(torch.optim.Optimizer):
         if isinstance(bucket_bytes, bool) or not isinstance(bucket_bytes, int) or bucket_bytes < 1:
             raise pycoll.InvalidArgument(f"bucket_bytes must be an integer of at least 1, got {bucket_bytes!r}")
         self.optimizer = optimizer
-        self._named = _check_named(named_parameters)
+        self._named = check_named(named_parameters)
         named = self._name_all(strict=named_parameters is not None)
-        _check_parameters(named)
+        check_parameters(named, _owners)
         self._bucket_bytes = bucket_bytes
-        self._buckets: list[Bucket] = []
+        self._compression = compression_of(codec)
+        if self._compression and self._compression.momentum:
+            check_no_momentum(optimizer)
+        self._buckets: list[Bucket | CompressedBucket] = []
+        self._presence: Presence | None = None
         self._frozen: list[Named] = []
         self._launched = 0  # buckets started in this round, always the first ones
         self._syncing = True  # False inside no_sync()
@@ -150,12 +160,25 @@ class DistributedOptimizer(torch.optim.Optimizer):
         raise TypeError("a DistributedOptimizer cannot be pickled or copied; save its state_dict()")
 
     def state_dict(self) -> dict[str, Any]:
-        """The wrapped optimizer's state: a checkpoint loads with or without pycoll, on any number of ranks."""
-        return self.optimizer.state_dict()
+        """The wrapped optimizer's state: a checkpoint loads with or without pycoll, on any number of ranks.
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads on this rank. If only rank 0 has the checkpoint, call :meth:`broadcast_state` everywhere after."""
-        self.optimizer.load_state_dict(state_dict)
+        With a codec, the key ``"pycoll"`` holds what this rank's error feedback has not sent yet, by parameter name: it
+        differs from rank to rank, so each rank saves its own.
+        """
+        state = self.optimizer.state_dict()
+        compressed = self._compressed()
+        return {**state, "pycoll": save_feedback(self._comm, compressed)} if compressed else state
+
+    def load_state_dict(self, state_dict: dict[str, Any] | Sequence[dict[str, Any]]) -> None:  # type: ignore[override]
+        """Loads on this rank. If only rank 0 has the checkpoint, call :meth:`broadcast_state` everywhere after.
+
+        state_dict: this rank's; or a list with every rank's, in rank order, also if there were more ranks or fewer: the
+        residuals of ranks that are gone are added to those of the ranks that are there. A single rank's residuals are
+        taken by the rank that saved them, and by no other.
+        """
+        states = [state_dict] if isinstance(state_dict, dict) else list(state_dict)
+        self.optimizer.load_state_dict(states[0])
+        load_feedback(self._comm, self._compressed(), [state["pycoll"] for state in states if "pycoll" in state])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clears gradients. Collective after a backward pass whose step was skipped: what is under way is finished."""
@@ -171,7 +194,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
         self.optimizer.add_param_group(param_group)
         try:
             named = self._name_all(strict=False)[-len(self.param_groups[-1]["params"]) :]
-            _check_parameters(named)
+            check_parameters(named, _owners)
             self._adopt(named)
         except pycoll.Error:
             self.optimizer.param_groups.pop()
@@ -221,10 +244,18 @@ class DistributedOptimizer(torch.optim.Optimizer):
                     "close() that one and build another after unfreezing"
                 )
         with torch.no_grad():
+            if self._clips("before"):
+                clip_(self._gradients(), self._compression.clip_norm)  # type: ignore[union-attr]
             while self._launched < len(self._buckets):
                 self._launch_next()
+            if self._presence:
+                self._presence.launch()
             for bucket in self._buckets:
                 bucket.finish()
+            if self._presence:
+                self._presence.finish()
+            if self._clips("after"):
+                clip_(self._gradients(), self._compression.clip_norm)  # type: ignore[union-attr]
         self._launched = 0
         self._started = False
         self._averaged = True
@@ -241,14 +272,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
     def broadcast(self, tensors: Iterable[torch.Tensor], root: int = 0) -> None:
         """Overwrites CPU tensors with rank `root`'s, for example ``model.buffers()``. Collective."""
-        for tensor in tensors:
-            data = tensor.detach()
-            if data.is_contiguous():
-                self._comm.broadcast(data, root)
-            else:
-                staged = data.contiguous()
-                self._comm.broadcast(staged, root)
-                data.copy_(staged)
+        broadcast_tensors(self._comm, tensors, root)
 
     def broadcast_state(self, root: int = 0) -> None:
         """Overwrites parameters, optimizer state and hyperparameters with rank `root`'s. Collective."""
@@ -257,23 +281,19 @@ class DistributedOptimizer(torch.optim.Optimizer):
         own = [parameter for group in self.param_groups for parameter in group["params"]]
         known = {id(parameter) for parameter in own}
         self.broadcast(own + [parameter for _, parameter in self._named if id(parameter) not in known], root)
-        payload = np.empty(0, np.uint8)
-        if self._comm.rank == root:
-            file = io.BytesIO()
-            torch.save(self.optimizer.state_dict(), file)
-            payload = np.frombuffer(file.getvalue(), np.uint8).copy()
-        count = np.array([payload.size], np.int64)
-        self._comm.broadcast(count, root)
-        if self._comm.rank != root:
-            payload = np.empty(int(count[0]), np.uint8)
-        self._comm.broadcast(payload, root)
-        if self._comm.rank != root:
-            # weights_only=False: hyperparameters may be of any type, and the bytes are our own rank's.
-            self.optimizer.load_state_dict(torch.load(io.BytesIO(payload.tobytes()), weights_only=False))
+        broadcast_state_dict(self._comm, self.optimizer, root)
 
     def stats(self) -> dict[str, Any]:
-        """What the gradients' communicator has done on this rank, bytes on the wire among them: see ``comm.stats``."""
-        return dict(self._comm.stats())
+        """What the gradients' communicator has done on this rank, bytes on the wire among them: see ``comm.stats``.
+
+        With a codec, ``"buckets"`` says of each compressed bucket's last operation: ``parameters`` (names),
+        ``elements``, ``density`` (part of the elements that the result carries), ``residual_norm``, ``wire_bytes``
+        sent, and seconds in ``encode``, ``wire`` and ``decode``.
+        """
+        stats: dict[str, Any] = dict(self._comm.stats())
+        if self._compression:
+            stats["buckets"] = [bucket.stats() for bucket in self._compressed()]
+        return stats
 
     def close(self) -> None:
         """Removes the hooks and closes the gradients' communicator; the wrapped optimizer stays usable. Dropping the
@@ -298,7 +318,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
             for i, parameter in enumerate(group["params"]):
                 if strict and id(parameter) not in names:
                     raise pycoll.InvalidArgument(
-                        f"named_parameters lacks parameter {i} of group {g}, {_describe(parameter)}; "
+                        f"named_parameters lacks parameter {i} of group {g}, {describe(parameter)}; "
                         "pass model.named_parameters() of the model that the optimizer trains"
                     )
                 default = own_names[i] if own_names else f"group{g}.{i}"
@@ -307,19 +327,30 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
     def _adopt(self, named: list[Named]) -> None:
         """Takes parameters in: compares them over ranks, makes their buckets, hooks them up."""
-        facts = [("bucket_bytes", str(self._bucket_bytes)), ("the optimizer", type(self.optimizer).__name__)]
-        facts += [(f"parameter {i}", f"'{name}' {_describe(parameter)}") for i, (name, parameter) in enumerate(named)]
+        facts = [
+            ("bucket_bytes", str(self._bucket_bytes)),
+            ("codec", str(self._compression)),
+            ("the optimizer", type(self.optimizer).__name__),
+        ]
+        facts += [(f"parameter {i}", f"'{name}' {describe(parameter)}") for i, (name, parameter) in enumerate(named)]
         check_agreement(self._comm, "DistributedOptimizer", facts)
         self._frozen += [entry for entry in named if not entry[1].requires_grad]
         if self._comm.size == 1:
             return
-        for members in plan([entry for entry in named if entry[1].requires_grad], self._bucket_bytes):
-            self._buckets.append(Bucket(self._comm, members))
+        how = self._compression
+        trained = [entry for entry in named if entry[1].requires_grad]
+        for members in plan(trained, self._bucket_bytes, lambda p: (p.dtype, bool(how and how.takes(p)))):
+            if how and how.takes(members[0][1]):
+                self._buckets.append(CompressedBucket(self._comm, members, how))
+            else:
+                self._buckets.append(Bucket(self._comm, members))
             for s, (_, parameter) in enumerate(members):
                 hook = _hook(weakref.ref(self), len(self._buckets) - 1, s)
                 self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
                 self._owned.append(id(parameter))
                 _owners[id(parameter)] = weakref.ref(self)
+        compressed = self._compressed()
+        self._presence = Presence(self._comm, [s for b in compressed for s in b.slots]) if compressed else None
 
     def _on_gradient(self, b: int, s: int) -> None:
         """A backward pass has added to the gradient of slot `s` of bucket `b`."""
@@ -337,8 +368,21 @@ class DistributedOptimizer(torch.optim.Optimizer):
         slot.fill()
         slot.ready = True
         bucket.waiting -= 1
+        if self._clips("before"):
+            return  # the norm is known when all gradients are
         while self._launched < len(self._buckets) and self._buckets[self._launched].waiting == 0:
             self._launch_next()
+
+    def _compressed(self) -> list[CompressedBucket]:
+        return [bucket for bucket in self._buckets if isinstance(bucket, CompressedBucket)]
+
+    def _clips(self, when: str) -> bool:
+        how = self._compression
+        return how is not None and how.clip_norm > 0 and how.clip == when
+
+    def _gradients(self) -> list[torch.Tensor]:
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        return [p.grad for p in parameters if p.grad is not None]
 
     def _launch_next(self) -> None:
         self._buckets[self._launched].launch()
@@ -370,48 +414,3 @@ def _release(handles: list[RemovableHandle], owned: list[int], comm: Communicato
     for parameter_id in owned:
         _owners.pop(parameter_id, None)
     comm.close()
-
-
-def _check_parameters(named: list[Named]) -> None:
-    for name, parameter in named:
-        if parameter.device.type != "cpu":
-            raise pycoll.InvalidArgument(f"parameter '{name}' is on {parameter.device}; only the CPU is supported")
-        if parameter.dtype not in DTYPES:
-            raise pycoll.InvalidArgument(f"parameter '{name}' has dtype {parameter.dtype}, which cannot be averaged")
-        if id(parameter) in _owners:
-            raise pycoll.InvalidArgument(
-                f"parameter '{name}' belongs to another DistributedOptimizer; close() it first"
-            )
-
-
-def _describe(parameter: torch.Tensor) -> str:
-    text = f"{str(parameter.dtype).removeprefix('torch.')}{list(parameter.shape)}"
-    if is_dense(parameter) and not parameter.is_contiguous():
-        text += f" with strides {list(parameter.stride())}"
-    return text if parameter.requires_grad else text + " (frozen)"
-
-
-def _check_named(named_parameters: Iterable[Named] | None) -> list[Named]:
-    if named_parameters is None:
-        return []
-    if isinstance(named_parameters, dict):
-        named_parameters = named_parameters.items()
-    named: list[Named] = []
-    for entry in named_parameters:
-        if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str)):
-            raise pycoll.InvalidArgument(
-                f"named_parameters must give (name, parameter) pairs, got {type(entry).__name__}; "
-                "pass model.named_parameters()"
-            )
-        if not isinstance(entry[1], torch.Tensor):
-            raise pycoll.InvalidArgument(
-                f"named_parameters gives '{entry[0]}' a {type(entry[1]).__name__}, not a tensor"
-            )
-        named.append(entry)
-    if not named:
-        raise pycoll.InvalidArgument("named_parameters is empty (an iterator that was used up?)")
-    by_name: dict[str, torch.Tensor] = {}
-    for name, parameter in named:
-        if by_name.setdefault(name, parameter) is not parameter:
-            raise pycoll.InvalidArgument(f"named_parameters gives the name '{name}' to two parameters")
-    return named

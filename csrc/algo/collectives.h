@@ -90,7 +90,11 @@ struct Places {
 };
 void symmetric_allreduce(Net& net, const Places& places, ConstBuffer in, Reduction reduction);
 void symmetric_reduce_scatter(Net& net, const Places& places, Buffer out, const Layout& layout, Reduction reduction);
+void symmetric_reduce(Net& net, const Places& places, Buffer out, int root, Reduction reduction);  // out: root only
 void symmetric_allgather(Net& net, const Places& places, Buffer out, const Layout& layout);
+void symmetric_gather(Net& net, const Places& places, Buffer out, int root, const Layout& layout);  // out: root only
+void symmetric_scatter(Net& net, const Places& places, Buffer out, int root, const Layout& layout);
+void symmetric_alltoall(Net& net, const Places& places, Buffer out, const Layout& layout);  // even counts
 void symmetric_broadcast(Net& net, const Places& places, Buffer x, int root);
 
 // single_copy.cc: as above for private memory, which ranks read through SharedMemory::read(); `places` holds addresses

@@ -21,7 +21,9 @@ constexpr size_t kBlockBytes = 64 << 10;  // shown at once
 
 class Stages {
  public:
-  explicit Stages(Net& net, DType dtype) : net_(net), memory_(*net.shared()), dtype_(dtype) {}
+  // `result`: bytes that this rank ends with.
+  Stages(Net& net, DType dtype, size_t result = 0)
+      : net_(net), memory_(*net.shared()), dtype_(dtype), results_(result_stores(net, result)) {}
 
   size_t elements() const { return memory_.stage_bytes() / size_of(dtype_); }
   // Elements shown at once, of one chunk or of one a rank.
@@ -43,7 +45,11 @@ class Stages {
     return memory_.stage(peer, shown_) + at * size_of(dtype_);
   }
   void get(Buffer out, int peer, size_t at) {
-    if (out.count) std::memcpy(out.data, of(peer, at, out.count), out.bytes());
+    if (out.count) pycoll::copy_into(out.data, of(peer, at, out.count), out.bytes(), results_);
+  }
+  // out = x, of this rank's own.
+  void keep(Buffer out, ConstBuffer x) {
+    if (out.count && out.data != x.data) pycoll::copy_into(out.data, x.data, x.bytes(), results_);
   }
   // out = the sum of `own` and what the peers show from element `at` on, in rank order.
   void reduce(ConstBuffer own, Buffer out, size_t at, Reduction reduction) {
@@ -57,6 +63,7 @@ class Stages {
   Net& net_;
   SharedMemory& memory_;
   DType dtype_;
+  Stores results_;
   size_t open_ = 0, shown_ = 0;
   std::vector<const std::byte*> inputs_;
 };
@@ -140,7 +147,7 @@ void direct_reduce(Net& net, ConstBuffer in, Buffer out, int root, Reduction red
 }
 
 void direct_broadcast(Net& net, Buffer x, int root) {
-  Stages stages(net, x.dtype);
+  Stages stages(net, x.dtype, x.bytes());
   const size_t block = std::min(stages.block(), x.count);
   for (size_t b = 0; b < blocks_of(x.count, block); ++b) {
     const Range range = segment_of({0, x.count}, b, block);
@@ -152,7 +159,7 @@ void direct_broadcast(Net& net, Buffer x, int root) {
 }
 
 void direct_allgather(Net& net, ConstBuffer in, Buffer out, const Layout& layout) {
-  Stages stages(net, out.dtype);
+  Stages stages(net, out.dtype, out.bytes());
   const size_t block = std::min(stages.block(), largest_of(layout));
   for (size_t b = 0; b < blocks_of(largest_of(layout), block); ++b) {
     const ConstBuffer own = in[segment_of({0, in.count}, b, block)];
@@ -161,13 +168,13 @@ void direct_allgather(Net& net, ConstBuffer in, Buffer out, const Layout& layout
     stages.meet();
     for (int peer = 0; peer < net.size(); ++peer) {
       const Buffer to = out[segment_of(layout[size_t(peer)], b, block)];
-      peer == net.rank() ? algo::copy_into(to, own) : stages.get(to, peer, 0);
+      peer == net.rank() ? stages.keep(to, own) : stages.get(to, peer, 0);
     }
   }
 }
 
 void direct_gather(Net& net, ConstBuffer in, Buffer out, int root, const Layout& layout) {
-  Stages stages(net, in.dtype);
+  Stages stages(net, in.dtype, out.bytes());
   const size_t block = std::min(stages.block(), largest_of(layout));
   for (size_t b = 0; b < blocks_of(largest_of(layout), block); ++b) {
     const ConstBuffer own = in[segment_of({0, in.count}, b, block)];
@@ -177,7 +184,7 @@ void direct_gather(Net& net, ConstBuffer in, Buffer out, int root, const Layout&
     if (net.rank() != root) continue;
     for (int peer = 0; peer < net.size(); ++peer) {
       const Buffer to = out[segment_of(layout[size_t(peer)], b, block)];
-      peer == root ? algo::copy_into(to, own) : stages.get(to, peer, 0);
+      peer == root ? stages.keep(to, own) : stages.get(to, peer, 0);
     }
   }
 }
@@ -185,7 +192,7 @@ void direct_gather(Net& net, ConstBuffer in, Buffer out, int root, const Layout&
 // In the three below a stage is divided into one slot a peer.
 
 void direct_scatter(Net& net, ConstBuffer in, Buffer out, int root, const Layout& layout) {
-  Stages stages(net, out.dtype);
+  Stages stages(net, out.dtype, out.bytes());
   const size_t slot = std::min(stages.slot(), largest_of(layout));
   for (size_t b = 0; b < blocks_of(largest_of(layout), slot); ++b) {
     const Buffer to = out[segment_of({0, out.count}, b, slot)];
@@ -193,7 +200,7 @@ void direct_scatter(Net& net, ConstBuffer in, Buffer out, int root, const Layout
     if (net.rank() == root) {
       for (size_t peer = 0; peer < layout.size(); ++peer)
         if (int(peer) != root) stages.put(peer * slot, in[segment_of(layout[peer], b, slot)]);
-      algo::copy_into(to, in[segment_of(layout[size_t(root)], b, slot)]);
+      stages.keep(to, in[segment_of(layout[size_t(root)], b, slot)]);
     }
     stages.meet();
     if (net.rank() != root) stages.get(to, root, size_t(net.rank()) * slot);
@@ -214,7 +221,7 @@ void direct_reduce_scatter(Net& net, ConstBuffer in, Buffer out, const Layout& l
 }
 
 void direct_alltoall(Net& net, ConstBuffer in, const Layout& sent, Buffer out, const Layout& received) {
-  Stages stages(net, in.dtype);
+  Stages stages(net, in.dtype, out.bytes());
   const size_t rank = size_t(net.rank());
   // Ranks differ in what they send, but must agree on the number of blocks: the largest of all.
   const uint64_t mine = std::max(largest_of(sent), largest_of(received));
@@ -233,7 +240,7 @@ void direct_alltoall(Net& net, ConstBuffer in, const Layout& sent, Buffer out, c
     stages.meet();
     for (size_t peer = 0; peer < sent.size(); ++peer) {
       const Buffer to = out[segment_of(received[peer], b, slot)];
-      peer == rank ? algo::copy_into(to, in[segment_of(sent[peer], b, slot)]) : stages.get(to, int(peer), rank * slot);
+      peer == rank ? stages.keep(to, in[segment_of(sent[peer], b, slot)]) : stages.get(to, int(peer), rank * slot);
     }
   }
 }

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "algo/collectives.h"
+#include "core/copy.h"
 #include "kernels/reduce.h"
 
 namespace pycoll::algo {
@@ -12,6 +13,13 @@ namespace pycoll::algo {
 inline void copy_into(Buffer dst, ConstBuffer src) {
   assert(dst.count == src.count);
   if (dst.count && dst.data != src.data) std::memmove(dst.data, src.data, src.bytes());
+}
+
+// How a rank writes `bytes` bytes of a result that it has not read before: past the caches where all ranks' results do
+// not stay in them anyway, since an ordinary store fetches a line from memory before it overwrites it.
+inline Stores result_stores(const Net& net, size_t bytes) {
+  constexpr size_t kCachedBytes = 16 << 20;  // half of a common third-level cache
+  return bytes * size_t(net.size()) >= kCachedBytes ? Stores::streaming : Stores::ordinary;
 }
 
 // The last step of a reduction: a divisor of 1 divides nothing.

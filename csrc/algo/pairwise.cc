@@ -14,6 +14,7 @@
 
 #include "algo/collectives.h"
 #include "algo/local.h"
+#include "algo/window.h"
 
 namespace pycoll::algo {
 namespace {
@@ -26,46 +27,8 @@ size_t segment_bytes(size_t peers) {
   return std::clamp(kScratch / 2 / peers, kSegmentLeast, kSegmentMost);
 }
 
-// Exchanges in flight, finished in the order begun. Empty messages are not sent.
-class Window {
- public:
-  Window(Net& net, size_t most) : net_(net), flights_(most) {}
-
-  // Waits until there is room for one more; returns how many are finished.
-  size_t make_room() {
-    if (begun_ - finished_ == flights_.size()) finish();
-    return finished_;
-  }
-  void exchange(int to, ConstBytes out, int from, Bytes in) {
-    Flight& flight = flights_[begun_++ % flights_.size()];
-    flight = {!in.empty(), !out.empty(), 0, 0};
-    if (flight.receiving) flight.received = net_.post_recv(from, in);
-    if (flight.sending) flight.sent = net_.post_send(to, out);
-  }
-  void finish() {
-    const Flight& flight = flights_[finished_++ % flights_.size()];
-    if (flight.receiving) net_.wait(flight.received);
-    if (flight.sending) net_.wait(flight.sent);
-  }
-  size_t finished() const { return finished_; }
-  size_t begun() const { return begun_; }
-
- private:
-  struct Flight {
-    bool receiving = false, sending = false;
-    Transport::Ticket received = 0, sent = 0;
-  };
-  Net& net_;
-  std::vector<Flight> flights_;
-  size_t begun_ = 0, finished_ = 0;
-};
-
 size_t window_of(const Net& net) {
   return std::min(kWindow, size_t(net.size() - 1));
-}
-
-void finish_all(Window& window) {
-  while (window.finished() < window.begun()) window.finish();
 }
 
 }  // namespace
@@ -106,7 +69,7 @@ void pairwise_reduce_scatter(Net& net, ConstBuffer in, Buffer out, const Layout&
     const int to = (rank + 1 + int(peer)) % size, from = (rank + size - 1 - int(peer)) % size;
     window.exchange(to, in[segment_of(layout[size_t(to)], segment, count)].span(), from, slot(segment, peer).span());
   }
-  finish_all(window);
+  window.finish_all();
   for (; summed < segments; ++summed) sum(summed);
 }
 
@@ -121,7 +84,7 @@ void pairwise_allgather(Net& net, Buffer x, const Layout& layout) {
       const auto part = [&](int owner) { return x[segment_of(layout[size_t(owner)], segment, count)].span(); };
       window.exchange(to, part(rank), from, part(from));
     }
-  finish_all(window);
+  window.finish_all();
 }
 
 void pairwise_allreduce(Net& net, ConstBuffer in, Buffer out, Reduction reduction, Scratch& scratch) {
@@ -139,7 +102,7 @@ void pairwise_alltoall(Net& net, ConstBuffer in, const Layout& sent, Buffer out,
     const int to = (rank + distance) % size, from = (rank + size - distance) % size;
     window.exchange(to, in[sent[size_t(to)]].span(), from, out[received[size_t(from)]].span());
   }
-  finish_all(window);
+  window.finish_all();
 }
 
 void pairwise_gather(Net& net, ConstBuffer in, Buffer out, int root, const Layout& layout) {
@@ -155,7 +118,7 @@ void pairwise_gather(Net& net, ConstBuffer in, Buffer out, int root, const Layou
       window.exchange(from, {}, from, out[layout[size_t(from)]].span());
     }
   }
-  finish_all(window);
+  window.finish_all();
 }
 
 void pairwise_scatter(Net& net, ConstBuffer in, Buffer out, int root, const Layout& layout) {
@@ -171,7 +134,7 @@ void pairwise_scatter(Net& net, ConstBuffer in, Buffer out, int root, const Layo
       window.exchange(to, in[layout[size_t(to)]].span(), to, {});
     }
   }
-  finish_all(window);
+  window.finish_all();
 }
 
 }  // namespace pycoll::algo

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "algo/collectives.h"
+#include "algo/local.h"
 #include "kernels/reduce.h"
 
 namespace pycoll::algo {
@@ -25,11 +26,21 @@ void reduce_peers(Net& net, const Places& places, Buffer out, Range range, Reduc
   kernels::reduce_all(out, inputs, reduction.op, reduction.divisor);
 }
 
-void copy_from(Net& net, const Places& places, Buffer out, int peer, size_t first) {
+// out = `peer`'s array from element `first` on.
+void copy_from(Net& net, const Places& places, Buffer out, int peer, size_t first, Stores stores) {
   if (!out.count) return;
   if (peer != net.rank()) net.shared()->note_access(peer, out.bytes());
   const std::byte* from = places.in[size_t(peer)] + first * size_of(out.dtype);
-  if (from != out.data) std::memmove(out.data, from, out.bytes());
+  if (from != out.data) pycoll::copy_into(out.data, from, out.bytes(), stores);
+}
+
+// Chunk r of `out` comes from rank r, beginning there at element `first`. Peers come in turn, so that nobody is read by
+// all at once.
+void collect(Net& net, const Places& places, Buffer out, const Layout& layout, size_t first) {
+  for (int hop = 0; hop < net.size(); ++hop) {
+    const int peer = (net.rank() + hop) % net.size();
+    copy_from(net, places, out[layout[size_t(peer)]], peer, first, result_stores(net, out.bytes()));
+  }
 }
 
 }  // namespace
@@ -57,13 +68,33 @@ void symmetric_reduce_scatter(Net& net, const Places& places, Buffer out, const 
   net.shared()->barrier(net.deadline());
 }
 
+void symmetric_reduce(Net& net, const Places& places, Buffer out, int root, Reduction reduction) {
+  if (net.rank() == root) reduce_peers(net, places, out, {0, out.count}, reduction);
+  net.shared()->barrier(net.deadline());
+}
+
 void symmetric_allgather(Net& net, const Places& places, Buffer out, const Layout& layout) {
-  for (int peer = 0; peer < net.size(); ++peer) copy_from(net, places, out[layout[size_t(peer)]], peer, 0);
+  collect(net, places, out, layout, 0);
+  net.shared()->barrier(net.deadline());
+}
+
+void symmetric_gather(Net& net, const Places& places, Buffer out, int root, const Layout& layout) {
+  if (net.rank() == root) collect(net, places, out, layout, 0);
+  net.shared()->barrier(net.deadline());
+}
+
+void symmetric_scatter(Net& net, const Places& places, Buffer out, int root, const Layout& layout) {
+  copy_from(net, places, out, root, layout[size_t(net.rank())].begin, result_stores(net, out.bytes()));
+  net.shared()->barrier(net.deadline());
+}
+
+void symmetric_alltoall(Net& net, const Places& places, Buffer out, const Layout& layout) {
+  collect(net, places, out, layout, layout[size_t(net.rank())].begin);
   net.shared()->barrier(net.deadline());
 }
 
 void symmetric_broadcast(Net& net, const Places& places, Buffer x, int root) {
-  if (net.rank() != root) copy_from(net, places, x, root, 0);
+  if (net.rank() != root) copy_from(net, places, x, root, 0, result_stores(net, x.bytes()));
   net.shared()->barrier(net.deadline());
 }
 

@@ -6,5 +6,6 @@ namespace pycoll::bind {
 void bind_transport(pybind11::module_& m);
 void bind_communicator(pybind11::module_& m);
 void bind_work(pybind11::module_& m);
+void bind_codec(pybind11::module_& m);
 void bind_kernels(pybind11::module_& m);
 }  // namespace pycoll::bind

@@ -18,10 +18,15 @@ py::object result_of(Object x, size_t count) {
   return py::module_::import("pycoll.arrays").attr("result_of")(x, count);
 }
 
-py::object allreduce(Communicator& self, Object x, Object op, Object out, Object factor, Object algo, Object timeout,
-                     bool wait) {
+py::object allreduce(const py::object& me, Object x, Object op, Object out, Object factor, Object algo, Object timeout,
+                     bool wait, Object codec, Object feedback, Object step, bool everywhere) {
+  // PowerSGD is several allreduces: it makes them itself.
+  if (py::hasattr(codec, "_allreduce"))
+    return codec.attr("_allreduce")(me, x, op, out, factor, algo, timeout, wait, feedback, step, everywhere);
+  Communicator& self = me.cast<Communicator&>();
   PyCall call(self, Kind::allreduce);
   call.reduction(op, factor);
+  call.compression(codec, feedback, step, everywhere);
   call.options(algo, timeout);
   if (out.is_none()) {
     call.in_place(x);
@@ -213,6 +218,10 @@ op: "sum", "avg", "min", "max", "prod", "and", "or", "xor", or "premul_sum" (x *
 out: where the result goes; none: in place, into x.
 algo: see pycoll.algorithms("allreduce"); none: by measurement. timeout: seconds; none: the communicator's.
 wait: False returns a Work at once; x must then be left alone until it is done.
+codec: how numbers are encoded on their way, pycoll.Int8() for example (f32, f16 or bf16; sum, avg or premul_sum); alike
+on all ranks. Where nodes have several ranks, only between nodes, unless `everywhere`. feedback: a pycoll.Feedback of as
+many elements, which adds to x what was lost before and keeps what is lost now. step: number of the operation that
+random numbers depend on, alike on all ranks; none: the communicator counts.
 
 Returns the array with the result (or the Work). float16 and bfloat16 are summed in float32 and rounded once.
 Raises InvalidArgument, MismatchError (ranks called different operations), PeerFailed, Timeout, TransportError.)";
@@ -244,6 +253,7 @@ void bind_communicator(py::module_& m) {
            "Counts since the start: operations, wire_bytes (sent, and read or written in peers' memory), failures.")
       .def("allreduce", &allreduce, py::arg("x"), py::arg("op") = "sum", py::kw_only(), py::arg("out") = none,
            py::arg("factor") = none, py::arg("algo") = none, py::arg("timeout") = none, py::arg("wait") = true,
+           py::arg("codec") = none, py::arg("feedback") = none, py::arg("step") = none, py::arg("everywhere") = false,
            kAllreduceDoc)
       .def("reduce", &reduce, py::arg("x"), py::arg("op") = "sum", py::arg("root") = 0, py::kw_only(),
            py::arg("out") = none, py::arg("factor") = none, py::arg("algo") = none, py::arg("timeout") = none,

@@ -21,6 +21,7 @@ PYBIND11_MODULE(_core, m) {
   pycoll::interrupt_hook = run_signal_handlers;
   pycoll::bind::bind_work(m);
   pycoll::bind::bind_transport(m);
+  pycoll::bind::bind_codec(m);
   pycoll::bind::bind_communicator(m);
   pycoll::bind::bind_kernels(m);
 }

@@ -2,6 +2,8 @@
 
 #include <frameobject.h>
 
+#include <cmath>
+
 #include "bind/parse.h"
 #include "comm/lay_out.h"
 
@@ -97,6 +99,27 @@ void PyCall::options(const py::object& algo, const py::object& timeout) {
   PYCOLL_CHECK(call_.timeout > 0, name_, ": timeout is ", call_.timeout, " s, wanted more than 0");
 }
 
+void PyCall::compression(const py::object& codec, const py::object& feedback, const py::object& step, bool everywhere) {
+  if (codec.is_none()) {
+    PYCOLL_CHECK(feedback.is_none() && step.is_none() && !everywhere, name_,
+                 ": feedback, step and everywhere go with a codec, and only with one");
+    return;
+  }
+  call_.compression.codec = codec_of(codec, name_);
+  call_.compression.everywhere = everywhere;
+  if (!step.is_none()) {
+    const double number = bind::number(step, name_, "step");
+    PYCOLL_CHECK(number >= 0 && number == std::floor(number), name_, ": step is ", number,
+                 ", wanted a whole number of at least 0");
+    call_.compression.step = uint64_t(number);
+  }
+  if (feedback.is_none()) return;
+  PYCOLL_CHECK(py::isinstance<PyFeedback>(feedback), name_, ": got feedback ", std::string(py::repr(feedback)),
+               ", wanted a pycoll.Feedback");
+  call_.compression.feedback = &feedback.cast<PyFeedback&>().state;
+  feedback_ = feedback;
+}
+
 void PyCall::reduction(const py::object& op, const py::object& factor) {
   call_.op = parse_op(op);
   PYCOLL_CHECK((call_.op == ReduceOp::premul_sum) == !factor.is_none(), name_,
@@ -116,9 +139,9 @@ py::object PyCall::go(const py::object& result, bool wait, const Counts& counts,
     // The engine drops the arrays from its own thread.
     struct Kept {
       std::vector<Borrowed> arrays;
-      py::object result;
+      py::object result, feedback;
     };
-    const std::shared_ptr<void> kept(new Kept{std::move(borrowed_), result}, [](Kept* k) {
+    const std::shared_ptr<void> kept(new Kept{std::move(borrowed_), result, feedback_}, [](Kept* k) {
       if (!Py_IsInitialized()) return;
       const py::gil_scoped_acquire locked;
       delete k;

@@ -8,6 +8,7 @@
 
 #include "bind/borrow.h"
 #include "bind/parse.h"
+#include "bind/py_feedback.h"
 #include "bind/py_work.h"
 #include "comm/communicator.h"
 
@@ -28,6 +29,8 @@ class PyCall {
   void output(const py::object& x);
   void in_place(const py::object& x);
   void options(const py::object& algo, const py::object& timeout);
+  // How numbers are encoded on their way: objects of pycoll.codec, or None.
+  void compression(const py::object& codec, const py::object& feedback, const py::object& step, bool everywhere);
   void reduction(const py::object& op, const py::object& factor);
   // Runs it and returns `result`, or submits it and returns a Work whose result that is.
   py::object go(const py::object& result, bool wait, const Counts& counts = {}, const Counts& received_counts = {});
@@ -40,6 +43,7 @@ class PyCall {
   Call call_;
   bool has_input_ = false;
   std::vector<Borrowed> borrowed_;
+  py::object feedback_;
 };
 
 }  // namespace pycoll::bind

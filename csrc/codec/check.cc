@@ -4,6 +4,8 @@
 
 #include "codec/blocks.h"
 #include "codec/codec.h"
+#include "codec/randomk.h"
+#include "codec/sparse.h"
 #include "core/error.h"
 #include "kernels/checksum.h"
 
@@ -12,10 +14,6 @@ namespace {
 
 bool is_sparse(const WireHeader& header) {
   return CodecId(header.codec) == CodecId::topk || CodecId(header.codec) == CodecId::randomk;
-}
-
-[[noreturn]] void no_sparse(const std::string& source) {
-  throw TransportError(concat("payload ", source, ": sparse payloads cannot be read yet"));
 }
 
 }  // namespace
@@ -49,14 +47,22 @@ WireHeader check(ConstBytes wire, size_t count, const std::string& source) {
 
 void decode_into(std::span<float> out, ConstBytes wire, const std::string& source) {
   const WireHeader header = check(wire, out.size(), source);
-  if (is_sparse(header)) no_sparse(source);
-  blocks_into(out, header, payload_of(header, wire));
+  const ConstBytes payload = payload_of(header, wire);
+  switch (CodecId(header.codec)) {
+    case CodecId::topk: return sparse_into(out, header, payload, source);
+    case CodecId::randomk: return randomk_into(out, header, payload, source);
+    default: blocks_into(out, header, payload);
+  }
 }
 
 void decode_add(std::span<float> acc, ConstBytes wire, const std::string& source) {
   const WireHeader header = check(wire, acc.size(), source);
-  if (is_sparse(header)) no_sparse(source);
-  blocks_add(acc, header, payload_of(header, wire));
+  const ConstBytes payload = payload_of(header, wire);
+  switch (CodecId(header.codec)) {
+    case CodecId::topk: return sparse_add(acc, header, payload, source);
+    case CodecId::randomk: return randomk_add(acc, header, payload, source);
+    default: blocks_add(acc, header, payload);
+  }
 }
 
 }  // namespace pycoll::codec

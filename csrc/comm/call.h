@@ -1,14 +1,26 @@
 // What a user asked for, validated: one collective or point-to-point operation.
 #pragma once
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "codec/codec.h"
+#include "codec/feedback.h"
 #include "core/buffer.h"
 #include "core/partition.h"
 #include "core/signature.h"
 
 namespace pycoll {
+
+// How an allreduce shrinks its numbers on the way; without a codec it does not.
+struct Compression {
+  std::shared_ptr<const codec::Codec> codec;
+  codec::Feedback* feedback = nullptr;  // as long as the array; null: what is lost is lost
+  std::optional<uint64_t> step;         // of random numbers; none: the communicator counts
+  bool everywhere = false;              // inside nodes too, where some have several ranks
+};
 
 struct Call {
   Kind kind = Kind::none;
@@ -27,6 +39,7 @@ struct Call {
   // One chunk a rank, for the kinds that have them; alltoall: what is sent to, and received from, each rank.
   Layout layout, received;
   bool uneven = false;  // the user gave counts
+  Compression compression;
   // Where in the user's program; asked for only if ranks disagree.
   std::function<std::string()> site;
 };

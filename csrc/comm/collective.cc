@@ -34,6 +34,13 @@ uint64_t hash_of(const Layout& layout) {
   return hash | 1;
 }
 
+// The same of what a codec is, and where it is used.
+uint64_t hash_of(const Compression& compression) {
+  uint64_t hash = 1469598103934665603u;
+  for (const char letter : compression.codec->describe()) hash = (hash ^ uint8_t(letter)) * 1099511628211u;
+  return (hash ^ uint64_t(compression.everywhere)) * 1099511628211u | 1;
+}
+
 }  // namespace
 
 Signature Communicator::signature_of(const Call& call) const {
@@ -44,6 +51,9 @@ Signature Communicator::signature_of(const Call& call) const {
   switch (call.kind) {
     case Kind::barrier: s.dtype = DType::u8; break;
     case Kind::allreduce:
+      s.count = call.in.count;
+      if (call.compression.codec) s.detail = hash_of(call.compression);
+      break;
     case Kind::reduce:
     case Kind::send:
     case Kind::sendrecv: s.count = call.in.count; break;
@@ -67,6 +77,7 @@ Signature Communicator::signature_of(const Call& call) const {
 
 Algo Communicator::select(const Call& call) const {
   const auto medium = shared_ ? algo::Medium::shared : algo::Medium::messages;
+  if (call.compression.codec) return Algo::pairwise;  // none that shows arrays on arrival
   if (call.algo != Algo::automatic) return call.algo;
   if (options_.algo != Algo::automatic && algo::supports(options_.algo, call.kind, medium)) return options_.algo;
   size_t bytes = contribution(call);
@@ -104,8 +115,9 @@ void Communicator::collective(Call& call, Deadline deadline) {
   const Signature mine = signature_of(call);
   node_->board().start(mine);
   const Algo algo = select(call);
+  const bool encoded = bool(call.compression.codec);
   const bool premul = reduces(call.kind) && call.op == ReduceOp::premul_sum;
-  const bool widen = reduces(call.kind) && is_half(call.in.dtype) && (premul || !algo::rounds_once(algo));
+  const bool widen = reduces(call.kind) && is_half(call.in.dtype) && (premul || encoded || !algo::rounds_once(algo));
   std::optional<Call> prepared;
   if (widen || premul) prepared = prepare(call, widen);
   const Call& inner = prepared ? *prepared : call;
@@ -121,7 +133,7 @@ void Communicator::collective(Call& call, Deadline deadline) {
 
   if (widen && inner.out.count) kernels::narrow_into(call.out, reinterpret_cast<const float*>(inner.out.data));
   if (packed && (call.kind != Kind::reduce || rank() == call.root)) unpack(call.pieces_out, call.in);
-  for (Scratch* scratch : {&pack_, &wide_in_, &wide_out_, &scratch_}) scratch->trim(kScratchKept);
+  for (Scratch* scratch : {&pack_, &wide_in_, &wide_out_, &scratch_, &sums_, &residual_}) scratch->trim(kScratchKept);
   node_->board().complete();
 }
 
@@ -178,6 +190,8 @@ void Communicator::explain(const Call& call, const Signature& mine, Deadline dea
   Net net(*world_, deadline);
   std::string called = describe(mine);
   if (call.uneven && call.kind != Kind::alltoall) called += " counts " + list_of(call.layout);
+  if (call.compression.codec)
+    called += concat(" codec ", call.compression.codec->describe(), call.compression.everywhere ? " everywhere" : "");
   const std::string sentence = disagreement(net, called, call.site ? call.site() : "", scratch_);
   node_->board().complete();  // ranks can go on: all raise this
   throw MismatchError(sentence);

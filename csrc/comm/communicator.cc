@@ -105,6 +105,22 @@ void Communicator::validate(const Call& call) const {
   const DType dtype = call.pieces_in.empty() ? call.in.dtype : call.pieces_in.front().dtype;
   PYCOLL_CHECK(!reduces(call.kind) || is_defined(call.op, dtype), kind, ": rank ", rank(), " asked for ",
                name_of(call.op), " of ", name_of(dtype), ", which is not defined");
+  if (call.compression.codec) {
+    PYCOLL_CHECK(call.kind == Kind::allreduce, kind, ": rank ", rank(), " got a codec, which only allreduce takes");
+    PYCOLL_CHECK(dtype == DType::f32 || is_half(dtype), kind, ": rank ", rank(), " got a codec and an array of ",
+                 name_of(dtype), ", wanted f32, f16 or bf16");
+    PYCOLL_CHECK(call.op == ReduceOp::sum || call.op == ReduceOp::avg || call.op == ReduceOp::premul_sum, kind,
+                 ": rank ", rank(), " got a codec and op ", name_of(call.op), ", wanted sum, avg or premul_sum");
+    const codec::Feedback* const feedback = call.compression.feedback;
+    size_t count = call.in.count;
+    for (const ConstBuffer& piece : call.pieces_in) count += piece.count;
+    PYCOLL_CHECK(count < (uint64_t(1) << 32), kind, ": rank ", rank(), " got a codec and ", count,
+                 " elements, wanted fewer than 2^32");
+    PYCOLL_CHECK(!feedback || !(feedback->residual || feedback->stored.data) || feedback->count == count, kind,
+                 ": rank ", rank(), " got a residual of ", feedback->count, " elements for an array of ", count);
+    PYCOLL_CHECK(call.algo != Algo::direct && call.algo != Algo::hierarchical, kind, ": rank ", rank(),
+                 " got a codec and algo ", name_of(call.algo), ", wanted one that sends messages");
+  }
   const auto medium = shared_ ? algo::Medium::shared : algo::Medium::messages;
   PYCOLL_CHECK(algo::supports(call.algo, call.kind, medium), kind, ": rank ", rank(), " asked for algo \"",
                name_of(call.algo), "\", which does not do that over ", world_->name());

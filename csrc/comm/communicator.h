@@ -84,6 +84,7 @@ class Communicator {
   void run_sharing(const Call& inner, const Call& call, const Signature& mine, Algo algo, bool in_place,
                    Deadline deadline);
   void run_eager(const Call& call);
+  void compressed(const Call& call, Deadline deadline);
   void hierarchical(const Call& call, algo::Reduction reduction, Deadline deadline);
   algo::Reduction reduction_of(const Call& call) const { return {call.op, call.op == ReduceOp::avg ? size() : 1}; }
   Signature signature_of(const Call& call) const;
@@ -99,7 +100,8 @@ class Communicator {
   int nodes_ = 1;
   std::map<uint32_t, Region> regions_;
   mutable std::mutex regions_mutex_;
-  Scratch pack_, wide_in_, wide_out_, scratch_;
+  Scratch pack_, wide_in_, wide_out_, scratch_, sums_, residual_;
+  uint64_t compressed_ = 0;  // operations with a codec
   std::vector<const std::byte*> inputs_;
   std::atomic<uint64_t> operations_{0}, failures_{0}, wire_bytes_{0};
   std::atomic<bool> closed_{false}, failed_{false};

@@ -48,18 +48,20 @@ Communicator::Place Communicator::place_of(const Call& call) const {
 // Without staging, if all ranks' arrays can be reached where they are; every rank decides alike, from what all showed
 // on arrival.
 bool Communicator::run_in_place(const Call& call, std::vector<Place> shown, Deadline deadline) {
-  const bool rooted_read = call.kind == Kind::broadcast;
-  if (call.kind != Kind::allreduce && call.kind != Kind::reduce_scatter && call.kind != Kind::allgather && !rooted_read)
-    return false;
+  if (call.kind == Kind::alltoall && call.uneven)
+    return false;  // where a peer's chunk for this rank begins is not known
+  const bool from_root = call.kind == Kind::broadcast || call.kind == Kind::scatter;
   bool symmetric = true, none_symmetric = true;
   for (int peer = 0; peer < size(); ++peer) {
-    if (rooted_read && peer != call.root) continue;
+    if (from_root && peer != call.root) continue;
     const Place& place = shown[size_t(peer)];
     symmetric &= place.in_region && (call.kind != Kind::allreduce || place.out_region);
     none_symmetric &= !place.in_region && !place.out_region;
   }
   if (!symmetric && !none_symmetric) return false;  // of what is in a region only an offset was shown
-  if (!symmetric && (!node_->single_copy() || contribution(call) < kSingleCopyBytes)) return false;
+  const bool single_copy = call.kind == Kind::allreduce || call.kind == Kind::reduce_scatter ||
+                           call.kind == Kind::allgather || call.kind == Kind::broadcast;
+  if (!symmetric && (!single_copy || !node_->single_copy() || contribution(call) < kSingleCopyBytes)) return false;
 
   std::vector<std::shared_ptr<Segment>> held;  // while they are read
   const auto resolve = [&](int peer, uint32_t id, uint64_t at) -> std::byte* {
@@ -81,8 +83,12 @@ bool Communicator::run_in_place(const Call& call, std::vector<Place> shown, Dead
   if (symmetric) {
     switch (call.kind) {
       case Kind::allreduce: algo::symmetric_allreduce(net, places, call.in, reduction); break;
+      case Kind::reduce: algo::symmetric_reduce(net, places, call.out, call.root, reduction); break;
       case Kind::reduce_scatter: algo::symmetric_reduce_scatter(net, places, call.out, call.layout, reduction); break;
       case Kind::allgather: algo::symmetric_allgather(net, places, call.out, call.layout); break;
+      case Kind::gather: algo::symmetric_gather(net, places, call.out, call.root, call.layout); break;
+      case Kind::scatter: algo::symmetric_scatter(net, places, call.out, call.root, call.layout); break;
+      case Kind::alltoall: algo::symmetric_alltoall(net, places, call.out, call.layout); break;
       default: algo::symmetric_broadcast(net, places, call.out, call.root);
     }
   } else {

@@ -15,6 +15,7 @@ void place_own(const Call& call, int rank) {
 }  // namespace
 
 void Communicator::run_algorithm(const Call& call, Algo chosen, Deadline deadline) {
+  if (call.compression.codec) return compressed(call, deadline);
   Net net(*world_, deadline);
   const algo::Reduction reduction = reduction_of(call);
   const ConstBuffer in = call.in;

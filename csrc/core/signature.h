@@ -69,7 +69,7 @@ struct Signature {
   Algo algo = Algo::automatic;
   int32_t root = 0;     // or the peer of a send or receive
   uint64_t count = 0;   // elements
-  uint64_t detail = 0;  // hash of the counts of a v-form, 0 where they are even
+  uint64_t detail = 0;  // hash of the counts of a v-form, of an allreduce's codec; 0 where there is none
 
   bool operator==(const Signature&) const = default;
 };
@@ -85,7 +85,7 @@ inline std::string describe(const Signature& s) {
   if (s.kind == Kind::send || s.kind == Kind::sendrecv) text += concat(" to ", s.root);
   if (s.kind == Kind::recv) text += concat(" from ", s.root);
   if (s.algo != Algo::automatic) text += concat(" algo ", name_of(s.algo));
-  if (s.detail != 0) text += " uneven";
+  if (s.detail != 0) text += s.kind == Kind::allreduce ? " compressed" : " uneven";
   return text;
 }
 

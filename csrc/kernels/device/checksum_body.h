@@ -1,0 +1,76 @@
+// The checksum of checksum.h on a device, written into the header that it belongs to.
+#pragma once
+#include <cstddef>
+
+#include "kernels/device/context.h"
+
+namespace pycoll::kernels::device {
+
+// Eight words whose last one becomes the checksum of what follows plus that of the words with 0 in its place.
+struct Header {
+  static constexpr uint32_t kWords = 8;
+  uint32_t word[kWords];
+};
+
+// Zero before the kernel.
+struct ChecksumWork {
+  uint32_t sum, arrived;
+};
+
+PYCOLL_DEVICE uint32_t mixed(uint32_t word, uint64_t position) {
+  uint32_t x = word + uint32_t(position) * 0x9e3779b1u;
+  x = (x ^ (x >> 16)) * 0x85ebca6bu;
+  x = (x ^ (x >> 13)) * 0xc2b2ae35u;
+  return x ^ (x >> 16);
+}
+
+// What this thread's share of the words adds.
+template <class C>
+PYCOLL_DEVICE uint32_t mixed_share(C& on, const std::byte* data, uint64_t bytes) {
+  struct alignas(16) Words {
+    uint32_t word[4];
+  };
+  const uint64_t stride = uint64_t(on.blocks()) * kThreads, self = uint64_t(on.block()) * kThreads + on.thread();
+  const uint64_t packs = reinterpret_cast<uintptr_t>(data) % sizeof(Words) == 0 ? bytes / sizeof(Words) : 0;
+  uint32_t sum = 0;
+  for (uint64_t i = self; i < packs; i += stride) {
+    const Words words = reinterpret_cast<const Words*>(data)[i];
+    PYCOLL_UNROLL
+    for (uint32_t w = 0; w < 4; ++w) sum += mixed(words.word[w], i * 4 + w);
+  }
+  const uint64_t words = (bytes + 3) / 4;
+  for (uint64_t i = packs * 4 + self; i < words; i += stride) {
+    uint32_t word = 0;
+    for (uint64_t b = 0; b < 4 && i * 4 + b < bytes; ++b) word |= uint32_t(data[i * 4 + b]) << (8 * b);
+    sum += mixed(word, i);
+  }
+  return sum;
+}
+
+// `to` becomes `header`, with its last word filled in for the `bytes` bytes at `data`.
+template <class C>
+PYCOLL_DEVICE void seal(C& on, const std::byte* data, uint64_t bytes, Header header, uint32_t* to, ChecksumWork* work) {
+  const uint32_t sum = on.sum(mixed_share(on, data, bytes));
+  if (lane(on) == 0) on.add(&work->sum, sum);
+  if (!last_block(on, &work->arrived) || on.thread() != 0) return;
+  uint32_t check = on.add(&work->sum, 0) + uint32_t(bytes) + uint32_t(sizeof(header));
+  header.word[Header::kWords - 1] = 0;
+  for (uint32_t w = 0; w < Header::kWords; ++w) check += mixed(header.word[w], w);
+  header.word[Header::kWords - 1] = check;
+  for (uint32_t w = 0; w < Header::kWords; ++w) to[w] = header.word[w];
+}
+
+struct Seal {
+  const std::byte* data;
+  uint64_t bytes;
+  Header header;
+  uint32_t* to;
+  ChecksumWork* work;
+
+  template <class C>
+  PYCOLL_DEVICE void operator()(C& on) const {
+    seal(on, data, bytes, header, to, work);
+  }
+};
+
+}  // namespace pycoll::kernels::device
