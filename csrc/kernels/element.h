@@ -257,8 +257,8 @@ template <class Format, class F>
 PYCOLL_ELEMENT BitsOf<F> narrow_fp8(F value) {
   using U = BitsOf<F>;
   constexpr uint32_t least = uint32_t(128 - Format::bias) << 23, above = uint32_t(23 - Format::digits) << 23;
-  const U bits = as<U>(value), size = bits & 0x7fffffffu, own = size & 0x7f800000u;
-  const U exponent = own > least ? own : splat<U>(least), ruler = exponent + above;
+  const U bits = as<U>(value), size = bits & 0x7fffffffu, own = size & 0x7f800000u, smallest = splat<U>(least);
+  const U exponent = own > smallest ? own : smallest, ruler = exponent + above;
   const U places = as<U>(F(as<F>(size) + as<F>(ruler))) - ruler;
   return (places + ((exponent - least) >> (23 - Format::digits))) | ((bits >> 24) & 0x80u);
 }

@@ -38,8 +38,9 @@ struct Avx512 {
   }
   template <class U>
   static void store_low_bytes(std::byte* to, const U (&v)[2]) {
-    store(to, _mm512_maskz_cvtepi32_epi8(kAll, as<__m512i>(v[0])));
-    store(to + 16, _mm512_maskz_cvtepi32_epi8(kAll, as<__m512i>(v[1])));
+    const __m128i low = _mm512_maskz_cvtepi32_epi8(kAll, as<__m512i>(v[0]));
+    store(to,
+          _mm256_inserti128_si256(_mm256_castsi128_si256(low), _mm512_maskz_cvtepi32_epi8(kAll, as<__m512i>(v[1])), 1));
   }
   using Pairs = Vector<uint16_t, 32>;
   static Pairs load_pairs(const std::byte* from) { return as<Pairs>(_mm256_cvtepu8_epi16(load<__m128i>(from))); }

@@ -39,16 +39,11 @@ size_t quantized_bytes(Grid grid, uint32_t block, size_t count) {
   return scale_bytes(block, count) + (count * kBits[int(grid)] + 7) / 8;
 }
 
-void quantize_part(const Quantizer& how, const float* in, float* residual, size_t count, std::byte* scales,
-                   std::byte* codes) {
-  assert(is_block(how.block));
-  quantize_table().quantize[int(how.grid)]({how, in, residual, count, scales, codes});
-}
-
 void quantize(const Quantizer& how, const float* in, float* residual, size_t count, std::byte* payload) {
+  assert(is_block(how.block));
   const size_t scales = (count + how.block - 1) / how.block * 4, padded = scale_bytes(how.block, count);
   std::memset(payload + scales, 0, padded - scales);
-  quantize_part(how, in, residual, count, payload, payload + padded);
+  quantize_table().quantize[int(how.grid)]({how, in, residual, count, payload, payload + padded});
 }
 
 void dequantize_into(Grid grid, uint32_t block, float* out, const std::byte* payload, size_t count) {

@@ -47,10 +47,6 @@ void quantize(const Quantizer& how, const float* in, float* residual, size_t cou
 void dequantize_into(Grid grid, uint32_t block, float* out, const std::byte* payload, size_t count);
 void dequantize_add(Grid grid, uint32_t block, float* acc, const std::byte* payload, size_t count);
 
-// The same with scales and codes in different places: for parts of an array, which begin at multiples of `block`.
-void quantize_part(const Quantizer& how, const float* in, float* residual, size_t count, std::byte* scales,
-                   std::byte* codes);
-
 // Halves, f16 or bf16: in, or in + residual, rounded to nearest even; residual becomes what is lost, or 0 where the
 // half is not finite. And acc += halves.
 void halve(DType half, const float* in, float* residual, size_t count, std::byte* halves);

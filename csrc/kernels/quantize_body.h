@@ -1,5 +1,5 @@
 // The kernels of quantize.h over one instruction set, Isa. A block is read twice, the second time from L1: once for its
-// scale, once for its codes and what they lose. Blocks that do not end with a group are padded with zeros on the stack.
+// scale, once for its codes and what they lose. A shorter last block is padded with zeros on the stack.
 //
 // In an anonymous namespace, and nothing from std is called, as reduce_body.h says why.
 #pragma once
@@ -122,73 +122,75 @@ void encode(const Source& x, size_t count, const Rounding& rounding, float scale
 }
 
 template <class Isa, class Grid, class Source>
-float encode_block(const Quantizer& how, const Source& x, size_t padded, size_t count, std::byte* codes) {
+void encode_block(const Quantizer& how, const Source& x, size_t padded, float scale, std::byte* codes) {
   using F = Floats<Isa>;
-  const float scale = scale_of<Isa, Grid>(x, padded, count);
   if (scale != scale || (scale == 0 && !Grid::has_scale_of_mean)) {
     memset(codes, 0, padded * Grid::bits / 8);
     for (size_t i = 0; i < padded; i += kLanes<Isa>) x.lose(i, scale == 0 ? x.template at<F>(i) : F{});
-    return scale;
+    return;
   }
   if constexpr (Grid::rounds) {
     if (how.stochastic) {
       uint32_t words[kMostBlock + kPhiloxExcess];
       const size_t skipped = how.index % 4;
       philox_words<Isa>(words, padded + skipped, how.index / 4, how.step, how.stream, how.seed);
-      encode<Isa, Grid>(x, padded, Stochastic{words + skipped}, scale, codes);
-      return scale;
+      return encode<Isa, Grid>(x, padded, Stochastic{words + skipped}, scale, codes);
     }
   }
   encode<Isa, Grid>(x, padded, Nearest{}, scale, codes);
-  return scale;
 }
 
-inline constexpr size_t padded_to_group(size_t count) {
-  return (count + kGroup - 1) / kGroup * kGroup;
-}
-
-// The last block, of `count` elements.
+// A last block of `count` elements, padded with zeros. Returns its scale.
 template <class Isa, class Grid>
-float encode_padded(const Quantizer& how, const Plain& x, size_t count, std::byte* codes) {
-  float in[kMostBlock] = {};
-  std::byte all[kMostBlock];
-  memcpy(in, x.in, count * 4);
-  const float scale = encode_block<Isa, Grid>(how, Plain{in}, padded_to_group(count), count, all);
-  memcpy(codes, all, (count * Grid::bits + 7) / 8);
-  return scale;
-}
-template <class Isa, class Grid>
-float encode_padded(const Quantizer& how, const Fed& x, size_t count, std::byte* codes) {
-  float in[kMostBlock] = {}, residual[kMostBlock] = {};
-  std::byte all[kMostBlock];
-  memcpy(in, x.in, count * 4);
-  memcpy(residual, x.residual, count * 4);
-  const float scale = encode_block<Isa, Grid>(how, Fed{in, residual}, padded_to_group(count), count, all);
-  memcpy(codes, all, (count * Grid::bits + 7) / 8);
-  memcpy(x.residual, residual, count * 4);
+float encode_padded(const Quantizer& how, const float* in, float* residual, size_t count, std::byte* codes) {
+  const size_t padded = (count + kGroup - 1) / kGroup * kGroup;
+  float all_in[kMostBlock] = {}, all_residual[kMostBlock] = {}, scale;
+  std::byte all_codes[kMostBlock];
+  memcpy(all_in, in, count * 4);
+  if (residual) {
+    const Fed x{all_in, all_residual};
+    memcpy(all_residual, residual, count * 4);
+    scale = scale_of<Isa, Grid>(x, padded, count);
+    encode_block<Isa, Grid>(how, x, padded, scale, all_codes);
+    memcpy(residual, all_residual, count * 4);
+  } else {
+    const Plain x{all_in};
+    scale = scale_of<Isa, Grid>(x, padded, count);
+    encode_block<Isa, Grid>(how, x, padded, scale, all_codes);
+  }
+  memcpy(codes, all_codes, (count * Grid::bits + 7) / 8);
   return scale;
 }
 
+// The scale of a block is computed before the block in front of it is encoded: its divisions take as long as half of
+// that, and nothing waits for them.
 template <class Isa, class Grid, class Source>
-void encode_all(const Quantization& job, const Source& x) {
+void encode_whole(const Quantization& job, const Source& x, size_t blocks) {
   Quantizer how = job.how;
-  for (size_t begin = 0; begin < job.count; begin += how.block) {
-    const size_t count = job.count - begin < how.block ? job.count - begin : how.block;
-    std::byte* const codes = job.codes + begin * Grid::bits / 8;
-    how.index = job.how.index + begin;
-    const float scale = count % kGroup ? encode_padded<Isa, Grid>(how, x.from(begin), count, codes)
-                                       : encode_block<Isa, Grid>(how, x.from(begin), count, count, codes);
-    store(job.scales + begin / how.block * 4, scale);
+  const size_t block = how.block;
+  float scale = blocks ? scale_of<Isa, Grid>(x, block, block) : 0;
+  for (size_t b = 0; b < blocks; ++b, how.index += block) {
+    const float next = b + 1 < blocks ? scale_of<Isa, Grid>(x.from((b + 1) * block), block, block) : 0;
+    encode_block<Isa, Grid>(how, x.from(b * block), block, scale, job.codes + b * block * Grid::bits / 8);
+    store(job.scales + b * 4, scale);
+    scale = next;
   }
 }
 
 template <class Isa, class Grid>
 void quantize(const Quantization& job) {
+  const size_t blocks = job.count / job.how.block, whole = blocks * job.how.block;
+  float* const residual = job.residual ? job.residual + whole : nullptr;
   if (job.residual) {
-    encode_all<Isa, Grid>(job, Fed{job.in, job.residual});
+    encode_whole<Isa, Grid>(job, Fed{job.in, job.residual}, blocks);
   } else {
-    encode_all<Isa, Grid>(job, Plain{job.in});
+    encode_whole<Isa, Grid>(job, Plain{job.in}, blocks);
   }
+  if (whole == job.count) return;
+  Quantizer how = job.how;
+  how.index += whole;
+  store(job.scales + blocks * 4,
+        encode_padded<Isa, Grid>(how, job.in + whole, residual, job.count - whole, job.codes + whole * Grid::bits / 8));
 }
 
 // What becomes of a decoded value.
