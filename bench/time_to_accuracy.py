@@ -44,7 +44,7 @@ sys.path.insert(0, str(ROOT / "tools" / "hosts"))
 from hosts import Hosts, missing  # noqa: E402
 
 QUICK = Task(steps=4, batch=32, warmup=2, every=2)
-QUICK_CONTESTANTS = ("gloo", "gloo-bf16", "gloo-powersgd-1", "pycoll", "pycoll-topk-1%")
+QUICK_CONTESTANTS = ("gloo-fp16", "gloo", "gloo-bf16", "gloo-powersgd-1", "pycoll", "pycoll-topk-1%")
 
 
 def main() -> None:
@@ -125,7 +125,7 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     args.task = Task() if args.steps is None else dataclasses.replace(Task(), steps=args.steps)
     if args.quick:
-        args.task, args.hosts, args.seeds, args.rates = QUICK, 2, [0], ["1gbit"]
+        args.task, args.hosts, args.seeds, args.rates, args.deadline = QUICK, 2, [0], ["1gbit"], 60
         args.contestants = list(QUICK_CONTESTANTS)
     if args.task.batch % args.hosts or args.task.steps % args.task.every:
         parser.error(f"--hosts must divide {args.task.batch}, --steps be a multiple of {args.task.every}")

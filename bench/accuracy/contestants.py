@@ -27,6 +27,7 @@ class Contestant:
 CONTESTANTS = (
     Contestant("gloo", "gloo"),
     Contestant("gloo-bf16", "gloo", "bf16"),
+    Contestant("gloo-fp16", "gloo", "fp16"),
     Contestant("gloo-powersgd-1", "gloo", "powersgd", {"matrix_approximation_rank": 1}),
     Contestant("gloo-powersgd-2", "gloo", "powersgd", {"matrix_approximation_rank": 2}),
     Contestant("gloo-powersgd-4", "gloo", "powersgd", {"matrix_approximation_rank": 4}),

@@ -41,9 +41,14 @@ class Gloo:
     def wrap(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 
-        wrapped = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+        # One bucket, as the model is small enough for. PowerSGD's hook waits for an operation inside the callback of
+        # another: with two buckets it takes both of Gloo's threads, and nothing goes on.
+        wrapped = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, bucket_cap_mb=25)
         if self._contestant.how == "bf16":
-            wrapped.register_comm_hook(None, default_hooks.bf16_compress_hook)
+            # By another name: DDP refuses this hook without a GPU, while Gloo sums bfloat16 well.
+            wrapped.register_comm_hook(None, lambda state, bucket: default_hooks.bf16_compress_hook(state, bucket))
+        elif self._contestant.how == "fp16":
+            wrapped.register_comm_hook(None, default_hooks.fp16_compress_hook)
         elif self._contestant.how == "powersgd":
             # As early as it allows, and guarded against columns of zeros, as its documentation advises.
             state = powerSGD_hook.PowerSGDState(
