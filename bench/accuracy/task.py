@@ -44,15 +44,15 @@ class Data:
 def build(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1),
+        nn.Conv2d(1, 32, 3, padding=1),
         nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1),
+        nn.Conv2d(32, 64, 3, padding=1),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(32 * 4 * 4, 4096),
+        nn.Linear(64 * 4 * 4, 2048),
         nn.ReLU(),
-        nn.Linear(4096, 10),
+        nn.Linear(2048, 10),
     )
 
 
