@@ -33,7 +33,7 @@ from typing import Any
 from accuracy.contestants import CONTESTANTS, Contestant
 from accuracy.plots import draw
 from accuracy.results import figures_of, load, merge, save
-from accuracy.start import RunFailed, run
+from accuracy.start import RunFailed, start
 from accuracy.table import table
 from accuracy.task import TARGET, Task
 from peers import machine
@@ -44,7 +44,7 @@ sys.path.insert(0, str(ROOT / "tools" / "hosts"))
 from hosts import Hosts, missing  # noqa: E402
 
 QUICK = Task(steps=4, batch=32, warmup=2, every=2)
-QUICK_CONTESTANTS = ("gloo-fp16", "gloo", "gloo-bf16", "gloo-powersgd-1", "pycoll", "pycoll-topk-1%")
+QUICK_CONTESTANTS = ("gloo", "gloo-powersgd-1", "pycoll", "pycoll-topk-1%")
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def measure(
                     continue
                 try:
                     with Hosts(args.hosts, rate) as hosts:
-                        result = run(hosts, contestant, seed, args.task, args.beyond, args.deadline)
+                        result = start(hosts, contestant, seed, args.task, args.beyond, args.deadline)
                 except RunFailed as error:
                     failures.append(f"{rate}, seed {seed}, {contestant.name}: {error}")
                     print(failures[-1].splitlines()[0], flush=True)
@@ -125,7 +125,7 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     args.task = Task() if args.steps is None else dataclasses.replace(Task(), steps=args.steps)
     if args.quick:
-        args.task, args.hosts, args.seeds, args.rates, args.deadline = QUICK, 2, [0], ["1gbit"], 60
+        args.task, args.hosts, args.rates, args.seeds, args.deadline = QUICK, 2, ["1gbit"], [0], 60
         args.contestants = list(QUICK_CONTESTANTS)
     if args.task.batch % args.hosts or args.task.steps % args.task.every:
         parser.error(f"--hosts must divide {args.task.batch}, --steps be a multiple of {args.task.every}")
@@ -137,7 +137,9 @@ def chosen(patterns: list[str], parser: argparse.ArgumentParser) -> list[Contest
     """Contestants that match and can be had; those that cannot are named."""
     matching = [c for c in CONTESTANTS if any(fnmatch.fnmatch(c.name, pattern) for pattern in patterns)]
     if not matching:
-        parser.error(f"no contestant is called {','.join(patterns)}; there are {', '.join(c.name for c in CONTESTANTS)}")
+        parser.error(
+            f"no contestant is called {','.join(patterns)}; there are {', '.join(c.name for c in CONTESTANTS)}"
+        )
     for contestant in matching:
         if why := contestant.missing():
             print(f"{contestant.name} does not take part: {why}")

@@ -8,8 +8,8 @@ from typing import Any
 
 from .contestants import BY_NAME
 from .results import curve
-from .task import TARGET
 from .table import DENSE
+from .task import TARGET
 
 INK, GREY = "#22303c", "#8a97a3"
 GLOO = ("#d99a2b", "#e9b96e", "#c8553d", "#dd8670", "#a8452f")
@@ -30,7 +30,13 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> bool:
     names = [name for name in BY_NAME if any(run["contestant"] == name for run in runs)]
     styles = _styles(names)
     figure, axes = pyplot.subplots(
-        len(rates), 2, figsize=(12.6, 1.2 + 4.4 * len(rates)), sharex="col", sharey=True, squeeze=False, layout="constrained"
+        len(rates),
+        2,
+        figsize=(12.6, 1.2 + 4.4 * len(rates)),
+        sharex="col",
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     for row, rate in zip(axes, rates, strict=True):
         here = [run for run in runs if run["rate"] == rate]
@@ -48,8 +54,9 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> bool:
     axes[-1][1].set_xlabel("MB sent by a rank", color=INK)
     hosts, parameters = runs[0]["hosts"], runs[0]["parameters"]
     seeds = len({run["seed"] for run in runs})
+    over = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
     figure.suptitle(
-        f"Handwritten digits, {parameters / 1e6:.1f} M parameters, {hosts} hosts; mean of {seeds} seed{'s' * (seeds > 1)}",
+        f"Handwritten digits, {parameters / 1e6:.1f} M parameters, {hosts} hosts; {over}",
         x=0.01,
         ha="left",
         fontsize=13,
@@ -77,7 +84,7 @@ def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _dress(axis: Any) -> None:
-    """The error on a logarithmic axis turned upside down, labelled as accuracy: the last per cents are what it is about."""
+    """The error on a logarithmic axis upside down, labelled as accuracy: the last per cents are what it is about."""
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_ylim(0.95, 0.008)

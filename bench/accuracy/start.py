@@ -22,7 +22,7 @@ class RunFailed(Exception):
     """A contestant's ranks ended with an error, or not in time."""
 
 
-def run(hosts: Any, contestant: Contestant, seed: int, task: Task, beyond: int, timeout: float) -> dict[str, Any]:
+def start(hosts: Any, contestant: Contestant, seed: int, task: Task, beyond: int, timeout: float) -> dict[str, Any]:
     """One training run. Raises RunFailed."""
     with tempfile.TemporaryDirectory() as folder:
         write(seed, Path(folder, "data.npz"))
