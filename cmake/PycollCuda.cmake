@@ -1,4 +1,4 @@
-# _cuda: the reduce kernels for CUDA devices, where an nvcc works. Needs no GPU to build, and no driver to import: the
+# _cuda: the kernels for CUDA devices, where an nvcc works. Needs no GPU to build, and no driver to import: the
 # runtime is linked in, and finds the driver at the first call.
 if(NOT PYCOLL_CUDA)
   return()
@@ -34,7 +34,8 @@ if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake before 3.25.2 does not kno
 endif()
 message(STATUS "pycoll: CUDA is ${CMAKE_CUDA_COMPILER_VERSION}, ${CMAKE_CUDA_COMPILER}")
 
-add_library(pycoll_cuda_kernels STATIC csrc/kernels/reduce_cuda.cu)
+file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/kernels/*_cuda.cu)
+add_library(pycoll_cuda_kernels STATIC ${cuda_sources})
 target_include_directories(pycoll_cuda_kernels PUBLIC csrc)
 set_target_properties(
   pycoll_cuda_kernels PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF
@@ -43,6 +44,12 @@ set_target_properties(
 target_compile_options(pycoll_cuda_kernels PRIVATE -fmad=false -diag-suppress=554 -Xcompiler=-Wall,-Wextra,-ffp-contract=off)
 if(PYCOLL_WERROR)
   target_compile_options(pycoll_cuda_kernels PRIVATE -Werror=all-warnings -Xcompiler=-Werror)
+  # A kernel that spills registers fails to compile.
+  find_package(Python3 COMPONENTS Interpreter REQUIRED)
+  target_compile_options(pycoll_cuda_kernels PRIVATE -Xptxas=-v)
+  set_target_properties(
+    pycoll_cuda_kernels PROPERTIES CUDA_COMPILER_LAUNCHER
+                                   "${Python3_EXECUTABLE};${CMAKE_CURRENT_SOURCE_DIR}/tools/check_spills.py;--launcher")
 endif()
 
 if(PYCOLL_PYTHON)
