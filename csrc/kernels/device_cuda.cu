@@ -45,6 +45,17 @@ unsigned most_blocks() {
   return unsigned(processors) * 8;
 }
 
+DeviceOf::DeviceOf(const void* memory) {
+  PYCOLL_CUDA(cudaGetDevice(&before_));
+  cudaPointerAttributes found;
+  PYCOLL_CUDA(cudaPointerGetAttributes(&found, memory));
+  if (found.type != cudaMemoryTypeUnregistered) PYCOLL_CUDA(cudaSetDevice(found.device));
+}
+
+DeviceOf::~DeviceOf() {
+  cudaSetDevice(before_);
+}
+
 Memory::~Memory() {
   cudaFree(data_);
 }

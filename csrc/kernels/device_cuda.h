@@ -8,7 +8,8 @@ namespace pycoll::kernels::cuda {
 
 using Stream = void*;  // a cudaStream_t; null is the default stream
 
-// Raises DeviceError unless `error` (a cudaError_t) is success, naming what is missing where there is no driver or device.
+// Raises DeviceError unless `error` (a cudaError_t) is success, naming what is missing where there is no driver or
+// device.
 void check(int error, const char* call);
 
 int device_count();
@@ -16,6 +17,18 @@ int runtime_version();  // as CUDA counts: 13000 is 13.0
 
 // Enough blocks of 256 threads to fill every multiprocessor of the current device (2048 threads each).
 unsigned most_blocks();
+
+// Makes the device that has this memory the current one, and puts back which one was.
+class DeviceOf {
+ public:
+  explicit DeviceOf(const void* memory);
+  DeviceOf(const DeviceOf&) = delete;
+  DeviceOf& operator=(const DeviceOf&) = delete;
+  ~DeviceOf();
+
+ private:
+  int before_ = 0;
+};
 
 // Memory of the device that was current when it grew; kept from call to call.
 class Memory {

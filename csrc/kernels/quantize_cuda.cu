@@ -68,17 +68,12 @@ void requantize(const Quantizer& how, std::span<const std::byte* const> payloads
   });
 }
 
-void seal(std::byte* wire, const uint32_t (&header)[8], size_t payload_bytes, std::byte* work, Stream stream) {
-  static_assert(kSealBytes == sizeof(device::ChecksumWork));
+void seal(std::byte* wire, const uint32_t (&header)[8], size_t payload_bytes, Stream stream) {
   PYCOLL_CHECK(reinterpret_cast<uintptr_t>(wire) % 4 == 0, "cuda: got a wire that is not aligned to 4 bytes");
   Machine machine(stream);
-  device::Seal body{.data = wire + sizeof(header),
-                    .bytes = payload_bytes,
-                    .header = {},
-                    .to = reinterpret_cast<uint32_t*>(wire),
-                    .work = reinterpret_cast<device::ChecksumWork*>(work)};
+  device::Seal body{.to = reinterpret_cast<uint32_t*>(wire), .bytes = payload_bytes, .header = {}};
   std::copy(std::begin(header), std::end(header), body.header.word);
-  machine.zero(work, kSealBytes);
+  machine.zero(wire, sizeof(header));
   const uint64_t tiles = payload_bytes / (16 * device::kThreads) + 1;
   machine.run(std::min<uint64_t>(machine.fill(), tiles), body);
 }

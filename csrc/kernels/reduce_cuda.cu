@@ -84,7 +84,7 @@ __device__ void reduce_pack(std::byte* dst, const Sources& srcs, int divisor, si
 
 // The first `packs` packs of 16 bytes, then the elements behind them one by one.
 template <class E, class Op>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
     reduce_kernel(std::byte* dst, Sources srcs, size_t packs, size_t count, int divisor) {
   constexpr int lanes = kPackBytes / sizeof(typename E::Stored);
   const size_t stride = size_t(gridDim.x) * blockDim.x, thread = size_t(blockIdx.x) * blockDim.x + threadIdx.x;

@@ -1,8 +1,8 @@
 // Exact top-k on a CUDA device: the contract of select_topk in topk.h, to the bit; and sparse payloads of its entries.
 //
 // Pointers are memory of the current device. Calls return once they are enqueued on the stream; none waits for the
-// device, the fix-up pass included: whether it is needed is decided there. Counts are below 2^31. They raise DeviceError
-// and InvalidArgument.
+// device, the fix-up pass included: whether it is needed is decided there. Counts are below 2^31. They raise
+// DeviceError and InvalidArgument.
 #pragma once
 #include <cstdint>
 
