@@ -4,8 +4,8 @@
     check_spills.py LOG...              checks logs of nvcc -Xptxas -v
     check_spills.py --launcher CMD...   runs CMD, a call of nvcc, shows what it says, and checks that
 
-Prints one line for each kernel that spills and exits with 1 if there is any, or if a log speaks of no kernel at all. As a
-launcher, CMD's exit status goes first, and a call that compiles no kernel is none of its business.
+Prints one line for each kernel that spills and exits with 1 if there is any, or if a log speaks of no kernel at all. As
+a launcher, CMD's exit status goes first, and a call that compiles no kernel is none of its business.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def launch(command: list[str]) -> int:
     """Runs `command` and checks what it says."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     found = complaints(done.stdout)
-    said = [line for line in done.stdout.splitlines() if not line.startswith("ptxas info") and "bytes stack" not in line]
+    said = [
+        line for line in done.stdout.splitlines() if not line.startswith("ptxas info") and "bytes stack" not in line
+    ]
     print("\n".join([*said, *found]), end="\n" if said or found else "", file=sys.stderr)
     return done.returncode or bool(found)
 

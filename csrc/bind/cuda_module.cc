@@ -169,6 +169,8 @@ class TopK {
     return entries;
   }
 
+  void forget(uintptr_t stream) { cuda::forget_topk(kept_.get(cuda::kTopkKeptBytes), memory_at(stream)); }
+
  private:
   cuda::Memory kept_, scratch_;
 };
@@ -207,7 +209,9 @@ void bind_codecs(py::module_& module) {
            py::arg("residual") = py::none(), py::arg("stream") = py::none(),
            "index (int32) and value become the k entries of x, or of x + residual, of largest magnitude, in ascending "
            "order of their indices; residual becomes x + residual, and 0 for what was selected. Returns min(k, "
-           "count). Does not wait for the device, but where temporary memory grows.");
+           "count). Does not wait for the device, but where temporary memory grows.")
+      .def("forget", &TopK::forget, py::arg("stream") = 0,
+           "The next selection is as the first one: slower, with the same result.");
 }
 
 }  // namespace

@@ -10,6 +10,10 @@
 
 namespace pycoll::kernels::cuda {
 
+void forget_topk(std::byte* kept, Stream stream) {
+  device::Machine(stream).zero(kept, kTopkKeptBytes);
+}
+
 size_t topk_scratch_bytes(size_t count, size_t k) {
   return device::TopkLayout(count, k < count ? k : count).bytes;
 }

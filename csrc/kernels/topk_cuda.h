@@ -13,6 +13,7 @@ namespace pycoll::kernels::cuda {
 
 // What one selection leaves to the next of the same array; zero before the first. It never changes the result.
 inline constexpr size_t kTopkKeptBytes = 8;
+void forget_topk(std::byte* kept, Stream stream);
 // Temporary memory of a selection, which need not be kept.
 size_t topk_scratch_bytes(size_t count, size_t k);
 
