@@ -45,11 +45,11 @@ target_compile_options(pycoll_cuda_kernels PRIVATE -fmad=false -diag-suppress=55
 if(PYCOLL_WERROR)
   target_compile_options(pycoll_cuda_kernels PRIVATE -Werror=all-warnings -Xcompiler=-Werror)
   # A kernel that spills registers fails to compile.
-  find_package(Python3 COMPONENTS Interpreter REQUIRED)
+  find_program(PYCOLL_ANY_PYTHON NAMES python3 python REQUIRED)  # find_package would choose for pybind11, too
   target_compile_options(pycoll_cuda_kernels PRIVATE -Xptxas=-v)
   set_target_properties(
     pycoll_cuda_kernels PROPERTIES CUDA_COMPILER_LAUNCHER
-                                   "${Python3_EXECUTABLE};${CMAKE_CURRENT_SOURCE_DIR}/tools/check_spills.py;--launcher")
+                                   "${PYCOLL_ANY_PYTHON};${CMAKE_CURRENT_SOURCE_DIR}/tools/check_spills.py;--launcher")
 endif()
 
 if(PYCOLL_PYTHON)
