@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "kernels/checksum.h"
 #include "kernels/element.h"
+#include "kernels/quantize.h"
 #include "kernels/reduce.h"
 
 namespace pycoll::codec {
@@ -28,6 +29,14 @@ void store(std::byte* to, size_t i, T value) {
   std::memcpy(to + i * sizeof(T), &value, sizeof(T));
 }
 
+bool is_grid(ValueFormat format) {
+  return format == ValueFormat::int8 || format == ValueFormat::int4;
+}
+kernels::Quantizer quantizer(ValueFormat format) {
+  return format == ValueFormat::int8 ? kernels::Quantizer{.grid = kernels::Grid::int8, .block = 256}
+                                     : kernels::Quantizer{.grid = kernels::Grid::int4, .block = 128};
+}
+
 // Where the parts of a payload begin.
 struct Layout {
   size_t count, entries, blocks, values, offsets, bytes;
@@ -44,11 +53,8 @@ struct Layout {
 
  private:
   static size_t value_bytes(size_t entries, ValueFormat format) {
-    switch (format) {
-      case ValueFormat::f16:
-      case ValueFormat::bf16: return entries * sizeof(uint16_t);
-      default: return entries * sizeof(float);
-    }
+    if (is_grid(format)) return kernels::quantized_bytes(quantizer(format).grid, quantizer(format).block, entries);
+    return entries * (format == ValueFormat::f32 ? sizeof(float) : sizeof(uint16_t));
   }
 };
 
@@ -58,20 +64,17 @@ DType half_of(ValueFormat format) {
 
 void write_values(std::byte* to, const float* value, size_t entries, ValueFormat format) {
   if (entries == 0) return;
-  switch (format) {
-    case ValueFormat::f16:
-    case ValueFormat::bf16: return kernels::narrow_into({to, entries, half_of(format)}, value);
-    default: std::memcpy(to, value, entries * sizeof(float));
-  }
+  if (is_grid(format)) return kernels::quantize(quantizer(format), value, nullptr, entries, to);
+  if (format != ValueFormat::f32) return kernels::narrow_into({to, entries, half_of(format)}, value);
+  std::memcpy(to, value, entries * sizeof(float));
 }
 
 void read_values(float* value, const std::byte* from, size_t entries, ValueFormat format) {
   if (entries == 0) return;
-  switch (format) {
-    case ValueFormat::f16:
-    case ValueFormat::bf16: return kernels::widen_into(value, {from, entries, half_of(format)});
-    default: std::memcpy(value, from, entries * sizeof(float));
-  }
+  const kernels::Quantizer how = quantizer(format);
+  if (is_grid(format)) return kernels::dequantize_into(how.grid, how.block, value, from, entries);
+  if (format != ValueFormat::f32) return kernels::widen_into(value, {from, entries, half_of(format)});
+  std::memcpy(value, from, entries * sizeof(float));
 }
 
 // A payload whose parts fit together: nothing that is read through it lies outside.
@@ -150,7 +153,7 @@ void check_count(size_t count, const WireHeader& header, const std::string& sour
 }  // namespace
 
 bool is_sparse_format(ValueFormat format) {
-  return format == ValueFormat::f32 || format == ValueFormat::f16 || format == ValueFormat::bf16;
+  return format <= ValueFormat::int4;
 }
 
 size_t sparse_most_bytes(size_t count, size_t entries, ValueFormat format) {
@@ -176,6 +179,7 @@ size_t sparse_encode(const uint32_t* index, const float* value, size_t entries, 
     for (size_t i = 0; i < entries; ++i) store(payload, index[i] - first, value[i]);
   } else {
     std::memset(payload, 0, layout.values);
+    if (entries) payload[layout.offsets - 1] = {};  // the last value, or padding behind it
     write_values(payload + layout.values, value, entries, format);
     size_t i = 0;
     for (size_t b = 0; b < layout.blocks; ++b) {

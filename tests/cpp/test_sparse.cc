@@ -59,7 +59,18 @@ float tolerance(ValueFormat format) {
   }
 }
 
-const std::vector<ValueFormat> kFormats = {ValueFormat::f32, ValueFormat::f16, ValueFormat::bf16};
+const std::vector<ValueFormat> kFloats = {ValueFormat::f32, ValueFormat::f16, ValueFormat::bf16};
+const std::vector<ValueFormat> kFormats = {ValueFormat::f32, ValueFormat::f16, ValueFormat::bf16, ValueFormat::int8,
+                                           ValueFormat::int4};
+
+// How far a value may be from what it becomes, among others of which the largest has magnitude `largest`.
+float most_lost(ValueFormat format, float value, float largest) {
+  switch (format) {
+    case ValueFormat::int8: return 0.50001f * largest / 127;
+    case ValueFormat::int4: return 0.50001f * largest / 7;
+    default: return tolerance(format) * std::fabs(value);
+  }
+}
 
 const bool kQuick = [] {
   const char* quick = std::getenv("PYCOLL_TEST_QUICK");
@@ -86,6 +97,8 @@ TEST("there and back, in every format, at the edges of blocks") {
           const size_t found =
               sparse_entries(wire.header(), wire.payload(), back.index.data(), back.value.data(), "here");
           CHECK(found == entries, what, ": ", found);
+          float largest = 0;
+          for (const float value : from.value) largest = std::max(largest, std::fabs(value));
           size_t next = 0;
           for (size_t i = 0; i < count; ++i) {
             CHECK(acc[i] == out[i] + 1.5f, what, ": at ", i);
@@ -95,7 +108,7 @@ TEST("there and back, in every format, at the edges of blocks") {
             }
             CHECK(back.index[next] == i && back.value[next] == out[i], what, ": entry ", next);
             const float value = from.value[next];
-            CHECK(std::fabs(value - out[i]) <= tolerance(format) * std::fabs(value), what, ": ", value, " became ",
+            CHECK(std::fabs(value - out[i]) <= most_lost(format, value, largest), what, ": ", value, " became ",
                   out[i]);
             CHECK(lost[next] == value - out[i], what, ": lost ", lost[next]);
             ++next;
@@ -114,13 +127,29 @@ TEST("1 % of values in f32 costs 6 bytes an entry, and nothing costs more than t
 
 TEST("what is not finite arrives, and leaves nothing behind") {
   const Sparse from{{3, 50, 70, 99}, {NAN, INFINITY, -INFINITY, 3e38f}};
-  for (const ValueFormat format : kFormats) {
+  for (const ValueFormat format : kFloats) {
     const Wire wire = encoded(from, 0, 100, format);
     std::vector<float> out(100), lost = from.value;
     sparse_into(out, wire.header(), wire.payload(), "here");
     sparse_lost(lost.data(), lost.size(), wire.bytes);
     CHECK(std::isnan(out[3]) && out[50] == INFINITY && out[70] == -INFINITY, "format ", int(format));
     for (const float x : lost) CHECK(std::isfinite(x), "format ", int(format), ": lost ", x);
+  }
+}
+
+TEST("what is not finite makes NaN of the values that share its scale, and leaves nothing behind") {
+  Sparse from = sparse(0, 10000, 600, 3);
+  from.value[200] = INFINITY;
+  for (const ValueFormat format : {ValueFormat::int8, ValueFormat::int4}) {
+    const size_t block = format == ValueFormat::int8 ? 256 : 128;
+    const Wire wire = encoded(from, 0, 10000, format);
+    std::vector<float> out(10000), lost = from.value;
+    sparse_into(out, wire.header(), wire.payload(), "here");
+    sparse_lost(lost.data(), lost.size(), wire.bytes);
+    for (size_t i = 0; i < 600; ++i) {
+      CHECK(std::isnan(out[from.index[i]]) == (i / block == 200 / block), "format ", int(format), ": entry ", i);
+      CHECK(std::isfinite(lost[i]), "format ", int(format), ": lost ", lost[i]);
+    }
   }
 }
 
