@@ -10,10 +10,13 @@
 namespace pycoll::codec {
 
 struct Amount {
-  double ratio = 0;  // above 0, at most 1, rounded up; 0: k is given
+  double ratio = 0;  // above 0, at most 1; 0: k is given
   size_t k = 0;
 
-  size_t of(size_t count) const { return std::min(count, k ? k : size_t(std::ceil(ratio * double(count)))); }
+  // The nearest number of elements, but at least one, unless there are none.
+  size_t of(size_t count) const {
+    return std::min(count, k ? k : std::max<size_t>(1, size_t(std::llround(ratio * double(count)))));
+  }
   void check(const char* who) const {
     PYCOLL_CHECK((ratio > 0) != (k > 0), who, ": wanted either a ratio above 0 or k of at least 1, got ratio ", ratio,
                  " and k ", k);

@@ -174,7 +174,7 @@ TEST("fuzz: a decoder refuses with a reason or decodes, and touches nothing else
   auto codecs = dense();
   codecs.push_back(make({.format = ValueFormat::int8, .block = 4096}));
   for (int f = 0; f < kValueFormats; ++f)
-    if (is_sparse_format(ValueFormat(f)))
+    if (is_value_format(ValueFormat(f)))
       codecs.push_back(std::make_unique<TopK>(Amount{0.05, 0}, true, ValueFormat(f)));
   codecs.push_back(std::make_unique<RandomK>(Amount{0.05, 0}, 6));
   std::mt19937 random(2026);
