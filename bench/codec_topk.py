@@ -9,9 +9,9 @@ Normal random float32; p50 over rounds. Rows:
                torch: p = g + e; topk(|p|); values, indices = p[i], i; e = p; e[i] = 0
     plain      the k largest |g| and their indices. torch: topk(|g|); g[i]
 Columns: ms of torch (sorted=False), of the exact selection, of the near one, and of the codec (near, with header,
-compact indices and checksum); how many times faster than torch the exact one is; the bytes that must move (12 an element
-with feedback: read g, read e, write e; 4 without) over its time, GB/s; what a plain vector loop of the same traffic
-reaches (e += g; a sum of g); and the share of that.
+compact indices and checksum); how many times faster than torch the exact one is; the bytes that must move (12 an
+element with feedback: read g, read e, write e; 4 without) over its time, GB/s; what a plain vector loop of the same
+traffic reaches (e += g; a sum of g); and the share of that.
 
 torch runs in this process, pycoll in a native one, one after the other.
 """
