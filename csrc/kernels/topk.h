@@ -16,18 +16,20 @@ struct Entries {
   float* value;
 };
 
-// What one selection leaves to the next of the same array: where its threshold was.
+// What one selection leaves to the next of the same array: where its threshold was, or below that by little. The CPU
+// only writes it: looking at a sample instead costs little and is never out of date.
 struct TopkState {
   uint32_t threshold = 0;  // bits of a magnitude; 0: none yet
 };
 
-// Exactly min(k, count) entries of in, or of in + residual where there is one; then residual = in + residual, and 0 for
-// what was selected. `state` makes it faster and never changes the result. Returns the entries.
+// Exactly min(k, count) entries of in, or of in + residual where there is one; then residual = in + residual (a NaN as
+// 7fc00000), and 0 for what was selected. `state` makes it faster at most, and never changes the result. Returns the
+// entries.
 size_t select_topk(const float* in, float* residual, size_t count, size_t k, TopkState& state, Entries out,
                    Scratch& scratch);
 
-// Nearly k entries: those whose magnitude reaches a threshold that was estimated, at least 3/4 k and at most k unless
-// fewer elements are not zero. Depends on `state` as well. Returns the entries.
+// Nearly k entries: those whose magnitude reaches a threshold that was estimated from a sample; at least 3/4 min(k,
+// count), rounded up, and at most min(k, count), for which `out` has room. Depends on nothing but in and residual.
 size_t select_near(const float* in, float* residual, size_t count, size_t k, TopkState& state, Entries out,
                    Scratch& scratch);
 

@@ -1,4 +1,5 @@
 // Sparse payloads: there and back, what they cost, and that no bytes whatever make the decoder read or write astray.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -54,7 +55,7 @@ Wire encoded(const Sparse& from, uint32_t first, size_t count, ValueFormat forma
 float tolerance(ValueFormat format, float value) {
   switch (format) {
     case ValueFormat::f16: return std::max(0x1p-11f * std::fabs(value), 0x1p-25f);
-    case ValueFormat::bf16: return 0x1p-9f * std::fabs(value);
+    case ValueFormat::bf16: return 0x1p-8f * std::fabs(value);
     case ValueFormat::int8: return 0.501f * 6 / 127;
     case ValueFormat::int4: return 0.501f * 6 / 7;
     default: return 0;
@@ -121,12 +122,16 @@ TEST("what is not finite arrives, and leaves nothing behind") {
     std::vector<float> out(100), lost = from.value;
     sparse_into(out, wire.header(), wire.payload(), "here");
     sparse_lost(lost.data(), lost.size(), wire.bytes);
-    CHECK(std::isnan(out[3]) && out[50] == INFINITY && out[70] == -INFINITY, "format ", int(format));
+    CHECK(std::isnan(out[3]), "format ", int(format));
+    if (format == ValueFormat::int8 || format == ValueFormat::int4) {  // a NaN for all that share a scale
+      CHECK(std::isnan(out[50]) && std::isnan(out[99]), "format ", int(format));
+    } else {
+      CHECK(out[50] == INFINITY && out[70] == -INFINITY, "format ", int(format));
+    }
     for (const float x : lost) CHECK(std::isfinite(x), "format ", int(format), ": lost ", x);
   }
 }
 
-// Memory of exactly `bytes`, so that ASan sees what is read beyond.
 TEST("mutated and truncated payloads are refused or decoded, never more") {
   const size_t rounds = kQuick ? 20000 : 1000000;
   std::mt19937 random(11);
@@ -149,7 +154,8 @@ TEST("mutated and truncated payloads are refused or decoded, never more") {
     if (how == 2) wire.bytes.resize(wire.bytes.size() + random() % 8);
     WireHeader header = wire.header();
     if (header.count > 70000) header.count = 70000;  // check() has compared it with the caller's
-    const ConstBytes payload = wire.payload();
+    const std::vector<std::byte> exactly(wire.payload().begin(), wire.payload().end());  // ASan sees what is beyond
+    const ConstBytes payload = exactly;
     try {
       if (sparse_room(header) > index.size()) header.parameter = uint32_t(index.size());
       const size_t entries = sparse_entries(header, payload, index.data(), value.data(), "fuzz");
