@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness import Bench
 
 
-def environment_of(bench: Bench) -> dict[str, Any]:
+def environment_of(bench: Any) -> dict[str, Any]:
     machine = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as file:

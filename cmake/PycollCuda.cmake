@@ -1,4 +1,4 @@
-# _cuda: the reduce kernels for CUDA devices, where an nvcc works. Needs no GPU to build, and no driver to import: the
+# _cuda: the kernels for CUDA devices, where an nvcc works. Needs no GPU to build, and no driver to import: the
 # runtime is linked in, and finds the driver at the first call.
 if(NOT PYCOLL_CUDA)
   return()
@@ -34,7 +34,8 @@ if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake before 3.25.2 does not kno
 endif()
 message(STATUS "pycoll: CUDA is ${CMAKE_CUDA_COMPILER_VERSION}, ${CMAKE_CUDA_COMPILER}")
 
-add_library(pycoll_cuda_kernels STATIC csrc/kernels/reduce_cuda.cu)
+file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/kernels/*_cuda.cu)
+add_library(pycoll_cuda_kernels STATIC ${cuda_sources})
 target_include_directories(pycoll_cuda_kernels PUBLIC csrc)
 set_target_properties(
   pycoll_cuda_kernels PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF
@@ -43,13 +44,19 @@ set_target_properties(
 target_compile_options(pycoll_cuda_kernels PRIVATE -fmad=false -diag-suppress=554 -Xcompiler=-Wall,-Wextra,-ffp-contract=off)
 if(PYCOLL_WERROR)
   target_compile_options(pycoll_cuda_kernels PRIVATE -Werror=all-warnings -Xcompiler=-Werror)
+  # A kernel that spills registers fails to compile.
+  find_program(PYCOLL_ANY_PYTHON NAMES python3 python REQUIRED)  # find_package would choose for pybind11, too
+  target_compile_options(pycoll_cuda_kernels PRIVATE -Xptxas=-v)
+  set_target_properties(
+    pycoll_cuda_kernels PROPERTIES CUDA_COMPILER_LAUNCHER
+                                   "${PYCOLL_ANY_PYTHON};${CMAKE_CURRENT_SOURCE_DIR}/tools/check_spills.py;--launcher")
 endif()
 
 if(PYCOLL_PYTHON)
   find_package(pybind11 CONFIG REQUIRED)
   pybind11_add_module(_cuda csrc/bind/cuda_module.cc csrc/bind/errors.cc)
-  target_link_libraries(_cuda PRIVATE pycoll_cuda_kernels pycoll_flags)
+  target_link_libraries(_cuda PRIVATE pycoll_cuda_kernels pycoll pycoll_flags)
   target_link_options(_cuda PRIVATE -Wl,--exclude-libs,ALL)
-  set_target_properties(_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Static)
+  set_target_properties(_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Static INSTALL_RPATH "$ORIGIN")
   install(TARGETS _cuda DESTINATION pycoll)
 endif()

@@ -74,7 +74,7 @@ void random_allreduce(Net& net, std::span<const float> in, std::span<float> out,
   const Bytes memory = how.sums.get(k * (sizeof(float) + sizeof(uint32_t)));
   const std::span<float> values(reinterpret_cast<float*>(memory.data()), k);
   const std::span<uint32_t> index(reinterpret_cast<uint32_t*>(values.data() + k), k);
-  codec.choose(how.step, in.size(), index);
+  codec::random_indices(codec.seed(), how.step, in.size(), k, index.data());
   float* const residual = how.feedback.residual;
   if (residual) accumulate({residual, in.size()}, in, residual);
   const bool poisoned = std::any_of(in.begin(), in.end(), [](float x) { return !std::isfinite(x); });

@@ -50,8 +50,8 @@ void decode_into(std::span<float> out, ConstBytes wire, const std::string& sourc
   const ConstBytes payload = payload_of(header, wire);
   switch (CodecId(header.codec)) {
     case CodecId::topk: return sparse_into(out, header, payload, source);
-    case CodecId::randomk: return randomk_into(out, header, payload, source);
-    default: blocks_into(out, header, payload);
+    case CodecId::randomk: return random_into(out, header, payload, source);
+    default: return blocks_into(out, header, payload);
   }
 }
 
@@ -60,8 +60,8 @@ void decode_add(std::span<float> acc, ConstBytes wire, const std::string& source
   const ConstBytes payload = payload_of(header, wire);
   switch (CodecId(header.codec)) {
     case CodecId::topk: return sparse_add(acc, header, payload, source);
-    case CodecId::randomk: return randomk_add(acc, header, payload, source);
-    default: blocks_add(acc, header, payload);
+    case CodecId::randomk: return random_add(acc, header, payload, source);
+    default: return blocks_add(acc, header, payload);
   }
 }
 

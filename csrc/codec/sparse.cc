@@ -1,14 +1,13 @@
 #include "codec/sparse.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <memory>
 
+#include "codec/blocks.h"
 #include "core/error.h"
 #include "kernels/checksum.h"
 #include "kernels/element.h"
-#include "kernels/reduce.h"
 
 namespace pycoll::codec {
 namespace {
@@ -36,79 +35,51 @@ struct Layout {
         entries(entries),
         blocks((count + kSparseBlock - 1) / kSparseBlock),
         values(round_up(blocks * sizeof(uint32_t), 16)),
-        offsets(values + round_up(value_bytes(entries, format), sizeof(uint16_t))),
+        offsets(values + round_up(values_bytes(format, entries), sizeof(uint16_t))),
         bytes(offsets + entries * sizeof(uint16_t)) {}
-  bool dense() const { return bytes > count * sizeof(float); }
+  size_t dense_bytes() const { return count * sizeof(float); }
   // Elements of block b.
   size_t length(size_t b) const { return std::min(kSparseBlock, count - b * kSparseBlock); }
-
- private:
-  static size_t value_bytes(size_t entries, ValueFormat format) {
-    switch (format) {
-      case ValueFormat::f16:
-      case ValueFormat::bf16: return entries * sizeof(uint16_t);
-      default: return entries * sizeof(float);
-    }
-  }
 };
 
-DType half_of(ValueFormat format) {
-  return format == ValueFormat::f16 ? DType::f16 : DType::bf16;
+#define PYCOLL_WANT(condition, ...) \
+  PYCOLL_CHECK_AS(TransportError, condition, "sparse payload ", source, ": ", __VA_ARGS__)
+
+// What the header says of the payload's length, before anything is computed from it.
+Layout checked_layout(const WireHeader& header, ConstBytes payload, const std::string& source) {
+  const auto format = ValueFormat(header.format);
+  PYCOLL_WANT(CodecId(header.codec) == CodecId::topk, "codec ", int(header.codec), " is not sparse");
+  PYCOLL_WANT(is_value_format(format), "values in format ", name_of(format));
+  PYCOLL_WANT(header.count < (uint64_t(1) << 32), header.count, " elements, wanted fewer than 2^32");
+  const Layout layout(header.count, header.parameter, format);
+  PYCOLL_WANT(header.bytes == payload.size() && layout.bytes == payload.size(), payload.size(), " bytes, header says ",
+              header.bytes, ", wanted ", layout.bytes, " for ", layout.entries, " entries of ", layout.count,
+              " elements");
+  return layout;
 }
 
-void write_values(std::byte* to, const float* value, size_t entries, ValueFormat format) {
-  if (entries == 0) return;
-  switch (format) {
-    case ValueFormat::f16:
-    case ValueFormat::bf16: return kernels::narrow_into({to, entries, half_of(format)}, value);
-    default: std::memcpy(to, value, entries * sizeof(float));
-  }
-}
+// A payload whose parts fit together: no entry lies outside, or twice.
+struct Entries {
+  const Layout layout;
+  const ValueFormat format;
+  const std::byte* const payload;
 
-void read_values(float* value, const std::byte* from, size_t entries, ValueFormat format) {
-  if (entries == 0) return;
-  switch (format) {
-    case ValueFormat::f16:
-    case ValueFormat::bf16: return kernels::widen_into(value, {from, entries, half_of(format)});
-    default: std::memcpy(value, from, entries * sizeof(float));
-  }
-}
-
-// A payload whose parts fit together: nothing that is read through it lies outside.
-struct Checked {
-  Layout layout;
-  ValueFormat format;
-  const std::byte* payload;
-
-  Checked(const WireHeader& header, ConstBytes bytes, const std::string& source)
-      : layout(header.count, header.parameter, ValueFormat(header.format)),
-        format(ValueFormat(header.format)),
-        payload(bytes.data()) {
-    const auto need = [&](bool holds, auto&&... what) {
-      PYCOLL_CHECK_AS(TransportError, holds, "sparse payload ", source, ": ", what...);
-    };
-    need(header.count < (uint64_t(1) << 32), header.count, " elements, wanted fewer than 2^32");
-    need(is_sparse_format(format), "values in format ", int(header.format), ", which sparse payloads do not have");
-    need(header.bytes == bytes.size(), "the header says ", header.bytes, " bytes, ", bytes.size(), " came");
-    need(layout.bytes == bytes.size(), bytes.size(), " bytes, wanted ", layout.bytes, " for ", layout.entries,
-         " entries of ", layout.count, " elements");
+  Entries(const WireHeader& header, ConstBytes bytes, const std::string& source)
+      : layout(checked_layout(header, bytes, source)), format(ValueFormat(header.format)), payload(bytes.data()) {
     size_t total = 0;
-    for (size_t b = 0; b < layout.blocks; ++b) {
-      const size_t entries = in_block(b);
-      need(entries <= layout.length(b), "block ", b, " of ", layout.length(b), " elements has ", entries, " entries");
-      total += entries;
-    }
-    need(total == layout.entries, "blocks have ", total, " entries, the header says ", layout.entries);
+    for (size_t b = 0; b < layout.blocks; ++b) total += in_block(b);
+    PYCOLL_WANT(total == layout.entries, "blocks have ", total, " entries, header says ", layout.entries);
     size_t i = 0;
     for (size_t b = 0; b < layout.blocks; ++b) {
       int last = -1;
       bool ascending = true;
       for (const size_t end = i + in_block(b); i < end; ++i) {
         ascending &= last < int(offset(i));
-        last = offset(i);
+        last = int(offset(i));
       }
-      need(ascending, "offsets of block ", b, " do not ascend");
-      need(last < int(layout.length(b)), "offset ", last, " in block ", b, " of ", layout.length(b), " elements");
+      PYCOLL_WANT(ascending, "offsets in block ", b, " do not ascend");
+      PYCOLL_WANT(last < int(layout.length(b)), "offset ", last, " in block ", b, " of ", layout.length(b),
+                  " elements");
     }
   }
 
@@ -118,11 +89,11 @@ struct Checked {
   // Calls body(index, value) for each entry.
   template <class Body>
   void for_each(Body body) const {
-    std::unique_ptr<float[]> decoded;
     const std::byte* values = payload + layout.values;
+    std::unique_ptr<float[]> decoded;
     if (format != ValueFormat::f32) {
       decoded.reset(new float[layout.entries]);
-      read_values(decoded.get(), values, layout.entries, format);
+      read_values(decoded.get(), format, values, layout.entries);
       values = reinterpret_cast<const std::byte*>(decoded.get());
     }
     size_t i = 0;
@@ -136,78 +107,83 @@ bool is_identity(const WireHeader& header) {
 }
 
 void check_identity(const WireHeader& header, ConstBytes payload, const std::string& source) {
-  PYCOLL_CHECK_AS(TransportError,
-                  header.bytes == payload.size() && payload.size() / sizeof(float) == header.count &&
-                      payload.size() % sizeof(float) == 0,
-                  "identity payload ", source, ": ", payload.size(), " bytes for ", header.count, " elements");
+  PYCOLL_WANT(payload.size() == header.bytes && header.bytes == blocks_bytes(header, source), payload.size(),
+              " bytes, header says ", header.bytes, " for ", header.count, " elements without gaps");
 }
 
 void check_count(size_t count, const WireHeader& header, const std::string& source) {
-  PYCOLL_CHECK_AS(TransportError, count == header.count, "sparse payload ", source, ": ", header.count,
-                  " elements, wanted ", count);
+  PYCOLL_WANT(count == header.count, "holds ", header.count, " elements, wanted ", count);
 }
+
+#undef PYCOLL_WANT
 
 }  // namespace
 
-bool is_sparse_format(ValueFormat format) {
-  return format == ValueFormat::f32 || format == ValueFormat::f16 || format == ValueFormat::bf16;
-}
-
 size_t sparse_most_bytes(size_t count, size_t entries, ValueFormat format) {
-  return sizeof(WireHeader) + std::min(count * sizeof(float), Layout(count, std::min(entries, count), format).bytes);
+  const Layout layout(count, std::min(entries, count), format);
+  return sizeof(WireHeader) + std::min(layout.dense_bytes(), layout.bytes);
 }
 
 size_t sparse_encode(const uint32_t* index, const float* value, size_t entries, uint32_t first, size_t count,
                      ValueFormat format, CodecId id, Bytes wire) {
   const Layout layout(count, entries, format);
-  WireHeader header;
-  header.codec = uint8_t(id);
-  header.format = uint8_t(format);
-  header.count = count;
-  header.bytes = layout.bytes;
-  header.parameter = uint32_t(entries);
-  std::byte* const payload = wire.data() + sizeof(header);
-  if (layout.dense()) {
-    header.codec = uint8_t(CodecId::identity);
-    header.format = uint8_t(ValueFormat::f32);
-    header.bytes = count * sizeof(float);
-    header.parameter = 0;
-    std::memset(payload, 0, header.bytes);
+  std::byte* const payload = wire.data() + sizeof(WireHeader);
+  if (layout.bytes > layout.dense_bytes()) {
+    const size_t bytes = layout.dense_bytes();
+    std::memset(payload, 0, bytes);
     for (size_t i = 0; i < entries; ++i) store(payload, index[i] - first, value[i]);
-  } else {
-    std::memset(payload, 0, layout.values);
-    write_values(payload + layout.values, value, entries, format);
-    size_t i = 0;
-    for (size_t b = 0; b < layout.blocks; ++b) {
-      const size_t begin = first + b * kSparseBlock, before = i;
-      for (; i < entries && index[i] - begin < kSparseBlock; ++i)
-        store(payload + layout.offsets, i, uint16_t(index[i] - begin));
-      store(payload, b, uint32_t(i - before));
-    }
+    return seal(wire, {.codec = uint8_t(CodecId::identity), .count = count, .bytes = bytes},
+                kernels::checksum({payload, bytes}));
   }
-  return seal(wire, header, kernels::checksum(wire.subspan(sizeof(header), header.bytes)));
+  std::memset(payload, 0, layout.values);
+  write_values(payload + layout.values, format, value, entries);
+  std::memset(payload + layout.values + values_bytes(format, entries), 0,
+              layout.offsets - layout.values - values_bytes(format, entries));
+  size_t i = 0;
+  for (size_t b = 0; b < layout.blocks; ++b) {
+    const size_t begin = first + b * kSparseBlock, before = i;
+    for (; i < entries && index[i] - begin < kSparseBlock; ++i)
+      store(payload + layout.offsets, i, uint16_t(index[i] - begin));
+    store(payload, b, uint32_t(i - before));
+  }
+  return seal(wire,
+              {.codec = uint8_t(id),
+               .format = uint8_t(format),
+               .count = count,
+               .bytes = layout.bytes,
+               .parameter = uint32_t(entries)},
+              kernels::checksum({payload, layout.bytes}));
+}
+
+void sparse_lost(float* value, size_t entries, ConstBytes wire) {
+  const auto header = load<WireHeader>(wire.data(), 0);
+  if (is_identity(header)) {
+    std::fill_n(value, entries, 0.0f);
+    return;
+  }
+  const auto format = ValueFormat(header.format);
+  const std::byte* const payload = payload_of(header, wire).data();
+  subtract_values(value, format, payload + Layout(header.count, entries, format).values, entries);
 }
 
 void sparse_into(std::span<float> out, const WireHeader& header, ConstBytes payload, const std::string& source) {
   check_count(out.size(), header, source);
   if (is_identity(header)) {
     check_identity(header, payload, source);
-    if (!out.empty()) std::memcpy(out.data(), payload.data(), payload.size());
-    return;
+    return blocks_into(out, header, payload);
   }
-  const Checked checked(header, payload, source);
+  const Entries entries(header, payload, source);
   std::fill(out.begin(), out.end(), 0.0f);
-  checked.for_each([&](size_t i, float value) { out[i] = value; });
+  entries.for_each([&](size_t i, float value) { out[i] = value; });
 }
 
 void sparse_add(std::span<float> acc, const WireHeader& header, ConstBytes payload, const std::string& source) {
   check_count(acc.size(), header, source);
   if (is_identity(header)) {
     check_identity(header, payload, source);
-    const Buffer to{reinterpret_cast<std::byte*>(acc.data()), acc.size(), DType::f32};
-    return kernels::add_into(to, {payload.data(), acc.size(), DType::f32}, ReduceOp::sum);
+    return blocks_add(acc, header, payload);
   }
-  Checked(header, payload, source).for_each([&](size_t i, float value) {
+  Entries(header, payload, source).for_each([&](size_t i, float value) {
     acc[i] = kernels::canonical(acc[i] + value);
   });
 }
@@ -224,30 +200,13 @@ size_t sparse_entries(const WireHeader& header, ConstBytes payload, uint32_t* in
     value[entries++] = x;
   };
   if (!is_identity(header)) {
-    Checked(header, payload, source).for_each(add);
+    Entries(header, payload, source).for_each(add);
     return entries;
   }
   check_identity(header, payload, source);
   for (size_t i = 0; i < header.count; ++i)
     if (load<uint32_t>(payload.data(), i) != 0) add(i, load<float>(payload.data(), i));
   return entries;
-}
-
-void sparse_lost(float* value, size_t entries, ConstBytes wire) {
-  WireHeader header;
-  std::memcpy(&header, wire.data(), sizeof(header));
-  const std::unique_ptr<float[]> carried(new float[entries]);
-  if (is_identity(header)) {
-    std::copy_n(value, entries, carried.get());
-  } else {
-    const auto format = ValueFormat(header.format);
-    const std::byte* const payload = wire.data() + sizeof(header);
-    read_values(carried.get(), payload + Layout(header.count, entries, format).values, entries, format);
-  }
-  for (size_t i = 0; i < entries; ++i) {
-    value[i] -= carried[i];
-    if (!std::isfinite(value[i])) value[i] = 0;
-  }
 }
 
 }  // namespace pycoll::codec

@@ -1,4 +1,4 @@
-// The elements of largest magnitude: kernels/topk.h chooses them, sparse.h writes them.
+// The largest elements, by kernels/topk.h, as a sparse payload.
 #pragma once
 #include "codec/amount.h"
 #include "codec/codec.h"
@@ -7,8 +7,7 @@ namespace pycoll::codec {
 
 class TopK final : public Codec {
  public:
-  // format: of the values; f32, f16, bf16, or int8 and int4 with a scale for each 256 or 128 values. Not exact: nearly
-  // as many, by an estimated threshold. Raises InvalidArgument.
+  // exact: by select_topk, else by select_near. format: of the values, one of values.h. Raises InvalidArgument.
   TopK(Amount amount, bool exact, ValueFormat format);
   CodecId id() const override { return CodecId::topk; }
   std::string describe() const override;

@@ -105,6 +105,31 @@ Call Communicator::prepare(const Call& call, bool widen) {
   return inner;
 }
 
+Plan Communicator::plan_of(const Call& call) const {
+  Plan plan;
+  plan.kind = call.kind;
+  plan.asked = call.algo;
+  plan.op = call.op;
+  plan.in_dtype = call.in.dtype;
+  plan.out_dtype = call.out.dtype;
+  plan.uneven = call.uneven;
+  plan.root = call.root;
+  plan.in_count = call.in.count;
+  plan.out_count = call.out.count;
+  plan.layout = call.layout;
+  plan.signature = signature_of(call);
+  plan.algo = select(call);
+  plan.encoded = bool(call.compression.codec);
+  plan.premul = reduces(call.kind) && call.op == ReduceOp::premul_sum;
+  plan.widen =
+      reduces(call.kind) && is_half(call.in.dtype) && (plan.premul || plan.encoded || !algo::rounds_once(plan.algo));
+  plan.bytes = contribution(call);
+  plan.eager = plan.algo == Algo::direct && plan.bytes <= kEagerBytes &&
+               plan.bytes * size_t(size()) <= kEagerReadBytes && !(call.kind == Kind::alltoall && call.uneven);
+  plan.in_cell = plan.eager && plan.bytes <= sizeof shm::Arrival::payload;
+  return plan;
+}
+
 // Packs lists, scales and widens where that is needed, runs, and puts the result where the user wants it.
 void Communicator::collective(Call& call, Deadline deadline) {
   const bool packed = !call.pieces_in.empty();
@@ -112,65 +137,67 @@ void Communicator::collective(Call& call, Deadline deadline) {
     call.in = pack(call.pieces_in, pack_);
     call.out = {const_cast<std::byte*>(call.in.data), call.in.count, call.in.dtype};
   }
-  const Signature mine = signature_of(call);
-  node_->board().start(mine);
-  const Algo algo = select(call);
-  const bool encoded = bool(call.compression.codec);
-  const bool premul = reduces(call.kind) && call.op == ReduceOp::premul_sum;
-  const bool widen = reduces(call.kind) && is_half(call.in.dtype) && (premul || encoded || !algo::rounds_once(algo));
-  std::optional<Call> prepared;
-  if (widen || premul) prepared = prepare(call, widen);
-  const Call& inner = prepared ? *prepared : call;
-  const bool in_place = !packed && !prepared;
-
-  if (shared_) {
-    run_sharing(inner, call, mine, algo, in_place, deadline);
+  if (packed || !plan_.fits(call)) plan_ = plan_of(call);
+  node_->board().start(plan_.signature);
+  if (shared_ && !packed && !plan_.premul && !plan_.widen && !plan_.encoded) {
+    run_sharing(call, call, plan_, deadline);
+    scratch_.trim(kScratchKept);
   } else {
-    Net net(*world_, deadline);
-    if (!algo::dissemination_equal(net, std::as_bytes(std::span(&mine, 1)))) explain(call, mine, deadline);
-    run_algorithm(inner, algo, deadline);
+    prepare_and_run(call, deadline);
   }
-
-  if (widen && inner.out.count) kernels::narrow_into(call.out, reinterpret_cast<const float*>(inner.out.data));
-  if (packed && (call.kind != Kind::reduce || rank() == call.root)) unpack(call.pieces_out, call.in);
-  for (Scratch* scratch : {&pack_, &wide_in_, &wide_out_, &scratch_, &sums_, &residual_}) scratch->trim(kScratchKept);
   node_->board().complete();
 }
 
+void Communicator::prepare_and_run(Call& call, Deadline deadline) {
+  const bool prepared = plan_.widen || plan_.premul, packed = !call.pieces_in.empty();
+  Call inner = prepared ? prepare(call, plan_.widen) : call;
+  if (shared_) {
+    Plan plan = plan_of(inner);
+    plan.signature = plan_.signature;
+    plan.algo = plan_.algo;
+    run_sharing(inner, call, plan, deadline);
+  } else {
+    Net net(*world_, deadline);
+    if (!algo::dissemination_equal(net, std::as_bytes(std::span(&plan_.signature, 1)))) explain(call, deadline);
+    run_algorithm(inner, plan_.algo, deadline);
+  }
+  if (plan_.widen && inner.out.count) kernels::narrow_into(call.out, reinterpret_cast<const float*>(inner.out.data));
+  if (packed && (call.kind != Kind::reduce || rank() == call.root)) unpack(call.pieces_out, call.in);
+  for (Scratch* scratch : {&pack_, &wide_in_, &wide_out_, &scratch_, &sums_, &residual_}) scratch->trim(kScratchKept);
+}
+
 // Every rank shows on arrival what it means to do, and its whole input or where its arrays are.
-void Communicator::run_sharing(const Call& inner, const Call& call, const Signature& mine, Algo algo, bool in_place,
-                               Deadline deadline) {
+void Communicator::run_sharing(const Call& inner, const Call& call, const Plan& plan, Deadline deadline) {
   ShmTransport& shm = *node_;
   const int parity = shm.next_parity();
   shm::Arrival& cell = shm.arrival(rank(), parity);
-  const size_t bytes = contribution(inner);
-  const bool eager = algo == Algo::direct && bytes <= kEagerBytes && bytes * size_t(size()) <= kEagerReadBytes &&
-                     !(call.kind == Kind::alltoall && call.uneven);
-  const bool in_cell = bytes <= sizeof cell.payload;
-  // Where the arrays are goes with the call if they may be reached there; scratch memory is in no region.
-  Place own;
-  if (bytes >= kInPlaceBytes && algo == Algo::direct) own = in_place ? place_of(inner) : addresses_of(inner);
-  const bool staged = eager && !in_cell && !own.in_region;
-  const size_t place = eager && !in_cell ? shm.claim(bytes) : 0;
-  const auto shown = [&](int peer) { return in_cell ? shm.arrival(peer, parity).payload : shm.stage(peer, place); };
-  cell.signature = mine;
-  if (!eager || !in_cell) {
+  cell.signature = plan.signature;
+  const bool gives = call.kind != Kind::broadcast || rank() == call.root;
+  size_t place = 0;
+  bool placed = false;  // arrays may be reached where they are, and ranks show where that is
+  if (plan.in_cell) {
+    if (plan.bytes && gives) std::memcpy(cell.payload, inner.in.data, inner.in.bytes());
+  } else {
+    placed = plan.algo == Algo::direct && plan.bytes >= kInPlaceBytes;
+    Place own;
+    if (placed) own = &inner == &call && call.pieces_in.empty() ? place_of(inner) : addresses_of(inner);
     static_assert(sizeof own <= sizeof cell.payload);
     std::memcpy(cell.payload, &own, sizeof own);
+    if (plan.eager) place = shm.claim(plan.bytes);
+    if (plan.eager && gives && !own.in_region)
+      copy_into(shm.stage(rank(), place), inner.in.data, inner.in.bytes(), shm.staged_stores());
+    if (plan.bytes >= kProbingBytes) shm.ask_for_probe();
   }
-  if (bytes && (staged || (eager && in_cell)) && (call.kind != Kind::broadcast || rank() == call.root))
-    copy_into(shown(rank()), inner.in.data, inner.in.bytes(), shm.staged_stores());
-  if (bytes >= kProbingBytes) shm.ask_for_probe();
   shm.barrier(deadline);
   bool agreed = true;
-  for (int peer = 0; peer < size(); ++peer) agreed &= shm.arrival(peer, parity).signature == mine;
+  for (int peer = 0; peer < size(); ++peer) agreed &= shm.arrival(peer, parity).signature == plan.signature;
   if (!agreed) {
     shm.reset_claims();
-    explain(call, mine, deadline);
+    explain(call, deadline);
   }
   shm.probe_if_asked(deadline);
   bool all_staged = true;
-  if (bytes >= kInPlaceBytes && algo == Algo::direct) {
+  if (placed) {
     std::vector<Place> places(static_cast<size_t>(size()));
     for (int peer = 0; peer < size(); ++peer) {
       std::memcpy(&places[size_t(peer)], shm.arrival(peer, parity).payload, sizeof(Place));
@@ -178,17 +205,19 @@ void Communicator::run_sharing(const Call& inner, const Call& call, const Signat
     }
     if (run_in_place(inner, std::move(places), deadline)) return;
   }
-  if (!eager || !all_staged) return run_algorithm(inner, algo, deadline);
-  inputs_.clear();
+  if (!plan.eager || !all_staged) return run_algorithm(inner, plan.algo, deadline);
+  inputs_.resize(size_t(size()));
   for (int peer = 0; peer < size(); ++peer)
-    inputs_.push_back(peer == rank() && inner.in.count ? inner.in.data : shown(peer));
-  shm.account(bytes * size_t(size() - 1));
+    inputs_[size_t(peer)] = plan.in_cell ? shm.arrival(peer, parity).payload : shm.stage(peer, place);
+  if (inner.in.count) inputs_[size_t(rank())] = inner.in.data;
+  shm.account(plan.bytes * size_t(size() - 1));
   run_eager(inner);
 }
 
-void Communicator::explain(const Call& call, const Signature& mine, Deadline deadline) {
+// Raises what all ranks raise.
+void Communicator::explain(const Call& call, Deadline deadline) {
   Net net(*world_, deadline);
-  std::string called = describe(mine);
+  std::string called = describe(plan_.signature);
   if (call.uneven && call.kind != Kind::alltoall) called += " counts " + list_of(call.layout);
   if (call.compression.codec)
     called += concat(" codec ", call.compression.codec->describe(), call.compression.everywhere ? " everywhere" : "");

@@ -127,10 +127,10 @@ void Communicator::validate(const Call& call) const {
 }
 
 void Communicator::run(Call& call) {
-  validate(call);
   std::exception_ptr error;
   const bool ran = engine_.run_here([&] {
     try {
+      if (closed_ || call.timeout != 0 || !plan_.fits(call)) validate(call);
       execute(call);
     } catch (...) {
       error = std::current_exception();
@@ -140,6 +140,7 @@ void Communicator::run(Call& call) {
     if (error) std::rethrow_exception(error);
     return;
   }
+  validate(call);
   // The engine's thread does not know where this one is.
   if (call.site) call.site = [site = call.site()] { return site; };
   const auto work = std::make_shared<Work>();
@@ -174,7 +175,7 @@ void Communicator::execute(Call& call) {
     } else {
       collective(call, deadline);
     }
-    operations_.fetch_add(1, std::memory_order_relaxed);
+    operations_.store(operations_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     wire_bytes_.store(world_->wire_bytes() + (shared_ ? 0 : node_->wire_bytes()), std::memory_order_relaxed);
   } catch (...) {
     fail();

@@ -12,6 +12,7 @@
 #include "comm/call.h"
 #include "comm/engine.h"
 #include "comm/p2p.h"
+#include "comm/plan.h"
 #include "core/work.h"
 #include "transport/shm.h"
 
@@ -77,18 +78,19 @@ class Communicator {
   void execute(Call& call);
   void collective(Call& call, Deadline deadline);
   Call prepare(const Call& call, bool widen);
-  [[noreturn]] void explain(const Call& call, const Signature& mine, Deadline deadline);
+  void prepare_and_run(Call& call, Deadline deadline);
+  [[noreturn]] void explain(const Call& call, Deadline deadline);
   void run_algorithm(const Call& call, Algo algo, Deadline deadline);
   bool run_in_place(const Call& call, std::vector<Place> shown, Deadline deadline);
   void check_pairs(Net& net, const Call& call);
-  void run_sharing(const Call& inner, const Call& call, const Signature& mine, Algo algo, bool in_place,
-                   Deadline deadline);
+  void run_sharing(const Call& inner, const Call& call, const Plan& plan, Deadline deadline);
   void run_eager(const Call& call);
   void compressed(const Call& call, Deadline deadline);
   void hierarchical(const Call& call, algo::Reduction reduction, Deadline deadline);
   algo::Reduction reduction_of(const Call& call) const { return {call.op, call.op == ReduceOp::avg ? size() : 1}; }
   Signature signature_of(const Call& call) const;
   Algo select(const Call& call) const;
+  Plan plan_of(const Call& call) const;
   Place place_of(const Call& call) const;
   static Place addresses_of(const Call& call);
   [[noreturn]] void fail();
@@ -100,6 +102,7 @@ class Communicator {
   int nodes_ = 1;
   std::map<uint32_t, Region> regions_;
   mutable std::mutex regions_mutex_;
+  Plan plan_;  // of the last collective
   Scratch pack_, wide_in_, wide_out_, scratch_, sums_, residual_;
   uint64_t compressed_ = 0;  // operations with a codec
   std::vector<const std::byte*> inputs_;

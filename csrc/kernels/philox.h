@@ -22,16 +22,18 @@ struct PhiloxBlock {
 };
 
 PYCOLL_PHILOX PhiloxBlock philox(PhiloxBlock counter, uint64_t key) {
+  constexpr uint32_t weyl0 = kPhiloxWeyl[0], weyl1 = kPhiloxWeyl[1];  // nvcc reads no array of the host's
+  constexpr uint64_t factor0 = kPhiloxFactor[0], factor1 = kPhiloxFactor[1];
   uint32_t k0 = uint32_t(key), k1 = uint32_t(key >> 32);
   auto& [c0, c1, c2, c3] = counter.word;
   for (int round = 0; round < 10; ++round) {
-    const uint64_t a = uint64_t(kPhiloxFactor[0]) * c0, b = uint64_t(kPhiloxFactor[1]) * c2;
+    const uint64_t a = factor0 * c0, b = factor1 * c2;
     c0 = uint32_t(b >> 32) ^ c1 ^ k0;
     c1 = uint32_t(b);
     c2 = uint32_t(a >> 32) ^ c3 ^ k1;
     c3 = uint32_t(a);
-    k0 += kPhiloxWeyl[0];
-    k1 += kPhiloxWeyl[1];
+    k0 += weyl0;
+    k1 += weyl1;
   }
   return counter;
 }

@@ -15,26 +15,6 @@
 namespace pycoll::kernels {
 namespace {
 
-std::string version_text(int version) {
-  return concat(version / 1000, ".", version % 1000 / 10);
-}
-
-void check(cudaError_t error, const char* call) {
-  if (error == cudaSuccess) return;
-  cudaGetLastError();  // forget it, so that the next call is not blamed
-  if (error == cudaErrorInsufficientDriver) {
-    int driver = 0;
-    cudaDriverGetVersion(&driver);
-    PYCOLL_CHECK_AS(DeviceError, driver, "cuda: this machine has no NVIDIA driver (libcuda.so.1)");
-    throw DeviceError(concat("cuda: the NVIDIA driver knows CUDA ", version_text(driver), ", wanted at least ",
-                             version_text(CUDART_VERSION)));
-  }
-  PYCOLL_CHECK_AS(DeviceError, error != cudaErrorNoDevice,
-                  "cuda: no device is visible (CUDA_VISIBLE_DEVICES, nvidia-smi)");
-  throw DeviceError(concat("cuda: ", call, " failed: ", cudaGetErrorName(error), ": ", cudaGetErrorString(error)));
-}
-#define PYCOLL_CUDA(call) check((call), #call)
-
 // --- How an element type is read and written.
 
 template <class T>
@@ -92,15 +72,19 @@ __device__ void reduce_pack(std::byte* dst, const Sources& srcs, int divisor, si
 #pragma unroll
     for (int j = 0; j < lanes; ++j) sum[j] = Op::combine(sum[j], E::read(next.lane[j]));
   }
+  if (divisor != 1) {
+#pragma unroll
+    for (int j = 0; j < lanes; ++j) sum[j] = divide(sum[j], divisor);
+  }
   In out;
 #pragma unroll
-  for (int j = 0; j < lanes; ++j) out.lane[j] = E::write(divisor == 1 ? sum[j] : divide(sum[j], divisor));
+  for (int j = 0; j < lanes; ++j) out.lane[j] = E::write(sum[j]);
   reinterpret_cast<In*>(dst)[i] = out;
 }
 
 // The first `packs` packs of 16 bytes, then the elements behind them one by one.
 template <class E, class Op>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
     reduce_kernel(std::byte* dst, Sources srcs, size_t packs, size_t count, int divisor) {
   constexpr int lanes = kPackBytes / sizeof(typename E::Stored);
   const size_t stride = size_t(gridDim.x) * blockDim.x, thread = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -125,14 +109,6 @@ struct Job {
 };
 using Launch = void (*)(const Job&);
 
-// Enough blocks of 256 threads to fill every multiprocessor (2048 threads each).
-size_t most_blocks() {
-  int device, processors;
-  PYCOLL_CUDA(cudaGetDevice(&device));
-  PYCOLL_CUDA(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
-  return size_t(processors) * 8;
-}
-
 template <class E, class Op>
 void launch(const Job& job) {
   using Stored = typename E::Stored;
@@ -140,7 +116,7 @@ void launch(const Job& job) {
   PYCOLL_CHECK(job.aligned(alignof(Stored)), "cuda: reduce: got memory not aligned to ", alignof(Stored), " bytes");
   const size_t packs = job.aligned(kPackBytes) ? job.count / lanes : 0,
                work = std::max(packs, job.count - packs * lanes);
-  const size_t blocks = std::min(most_blocks(), (work + threads - 1) / threads);
+  const size_t blocks = std::min<size_t>(cuda::most_blocks(), (work + threads - 1) / threads);
   reduce_kernel<E, Op><<<unsigned(blocks), threads, 0, job.stream>>>(job.dst, job.srcs, packs, job.count, job.divisor);
   PYCOLL_CUDA(cudaGetLastError());
 }
@@ -211,16 +187,6 @@ void cuda::reduce_into(Buffer dst, ConstBuffer a, ConstBuffer b, ReduceOp op, St
                "cuda: reduce_into: buffers differ in count or dtype");
   const std::byte* const srcs[] = {a.data, b.data};
   reduce_all(dst, srcs, op, 1, stream);
-}
-
-int cuda::device_count() {
-  int count = 0;
-  PYCOLL_CUDA(cudaGetDeviceCount(&count));
-  return count;
-}
-
-int cuda::runtime_version() {
-  return CUDART_VERSION;
 }
 
 }  // namespace pycoll::kernels

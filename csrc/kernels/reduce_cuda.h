@@ -8,10 +8,9 @@
 
 #include "core/buffer.h"
 #include "core/op.h"
+#include "kernels/device_cuda.h"
 
 namespace pycoll::kernels::cuda {
-
-using Stream = void*;  // a cudaStream_t; null is the default stream
 
 inline constexpr size_t kMostSources = 64;
 
@@ -20,8 +19,5 @@ void reduce_into(Buffer dst, ConstBuffer a, ConstBuffer b, ReduceOp op, Stream s
 
 // dst[i] = (srcs[0][i] op srcs[1][i] op ...) / divisor; 1 to kMostSources sources of dst.count elements.
 void reduce_all(Buffer dst, std::span<const std::byte* const> srcs, ReduceOp op, int divisor, Stream stream);
-
-int device_count();
-int runtime_version();  // as CUDA counts: 13000 is 13.0
 
 }  // namespace pycoll::kernels::cuda

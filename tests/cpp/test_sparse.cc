@@ -50,16 +50,19 @@ Wire encoded(const Sparse& from, uint32_t first, size_t count, ValueFormat forma
   return wire;
 }
 
-// What a value becomes on the way, at most: relative to itself, and to the largest.
-float tolerance(ValueFormat format) {
+// By how much a value of magnitude up to 6 may change: half a step of the format.
+float tolerance(ValueFormat format, float value) {
   switch (format) {
-    case ValueFormat::f16: return 0x1p-11f;
-    case ValueFormat::bf16: return 0x1p-8f;
+    case ValueFormat::f16: return std::max(0x1p-11f * std::fabs(value), 0x1p-25f);
+    case ValueFormat::bf16: return 0x1p-9f * std::fabs(value);
+    case ValueFormat::int8: return 0.501f * 6 / 127;
+    case ValueFormat::int4: return 0.501f * 6 / 7;
     default: return 0;
   }
 }
 
-const std::vector<ValueFormat> kFormats = {ValueFormat::f32, ValueFormat::f16, ValueFormat::bf16};
+const std::vector<ValueFormat> kFormats = {ValueFormat::f32, ValueFormat::f16, ValueFormat::bf16, ValueFormat::int8,
+                                           ValueFormat::int4};
 
 const bool kQuick = [] {
   const char* quick = std::getenv("PYCOLL_TEST_QUICK");
@@ -95,8 +98,7 @@ TEST("there and back, in every format, at the edges of blocks") {
             }
             CHECK(back.index[next] == i && back.value[next] == out[i], what, ": entry ", next);
             const float value = from.value[next];
-            CHECK(std::fabs(value - out[i]) <= tolerance(format) * std::fabs(value), what, ": ", value, " became ",
-                  out[i]);
+            CHECK(std::fabs(value - out[i]) <= tolerance(format, value), what, ": ", value, " became ", out[i]);
             CHECK(lost[next] == value - out[i], what, ": lost ", lost[next]);
             ++next;
           }

@@ -47,7 +47,11 @@ class Hosts:
 
     def __enter__(self) -> Hosts:
         sweep()
-        subprocess.run([SCRIPT, "up", self.group, str(self.count), self.rate, self.delay], check=True, timeout=60)
+        try:
+            subprocess.run([SCRIPT, "up", self.group, str(self.count), self.rate, self.delay], check=True, timeout=60)
+        except BaseException:  # also when we are interrupted
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

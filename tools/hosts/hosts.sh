@@ -13,15 +13,19 @@ subnet=10.231.0 most=64
 
 shape() { # shape NAMESPACE DEVICE: what the device sends, at $rate
   [ "$rate" = none ] && return
-  # A token bucket; its burst is what a fast link sends between two ticks of a coarse clock, its queue 10 ms.
-  ip netns exec "$1" tc qdisc add dev "$2" root handle 1: tbf rate "$rate" burst "$burst" latency 10ms
+  # A token bucket; its burst is what a fast link sends between two ticks of a coarse clock, its queue a switch's memory.
+  ip netns exec "$1" tc qdisc add dev "$2" root handle 1: tbf rate "$rate" burst "$burst" latency "$queue"
   [ -z "$delay" ] || ip netns exec "$1" tc qdisc add dev "$2" parent 1: netem delay "$delay" limit 100000
 }
 
 up() {
   local name=$1 count=$2 host i
   rate=$3 delay=${4:-}
-  case $rate in [1-9][0-9]gbit) burst=1mb ;; *) burst=128kb ;; esac
+  case $rate in
+    *mbit) burst=16kb queue=100ms ;; # a longer burst would let whole messages through at once
+    [1-9][0-9]gbit) burst=1mb queue=10ms ;;
+    *) burst=128kb queue=10ms ;;
+  esac
   ((count >= 1 && count <= most)) || { echo "hosts.sh: COUNT is $count, wanted 1 to $most" >&2; exit 2; }
   trap 'down "$name"' ERR
   ip netns add "$name-switch"

@@ -12,11 +12,6 @@ struct Header {
   uint32_t word[kWords];
 };
 
-// Zero before the kernel.
-struct ChecksumWork {
-  uint32_t sum, arrived;
-};
-
 PYCOLL_DEVICE uint32_t mixed(uint32_t word, uint64_t position) {
   uint32_t x = word + uint32_t(position) * 0x9e3779b1u;
   x = (x ^ (x >> 16)) * 0x85ebca6bu;
@@ -47,29 +42,25 @@ PYCOLL_DEVICE uint32_t mixed_share(C& on, const std::byte* data, uint64_t bytes)
   return sum;
 }
 
-// `to` becomes `header`, with its last word filled in for the `bytes` bytes at `data`.
-template <class C>
-PYCOLL_DEVICE void seal(C& on, const std::byte* data, uint64_t bytes, Header header, uint32_t* to, ChecksumWork* work) {
-  const uint32_t sum = on.sum(mixed_share(on, data, bytes));
-  if (lane(on) == 0) on.add(&work->sum, sum);
-  if (!last_block(on, &work->arrived) || on.thread() != 0) return;
-  uint32_t check = on.add(&work->sum, 0) + uint32_t(bytes) + uint32_t(sizeof(header));
-  header.word[Header::kWords - 1] = 0;
-  for (uint32_t w = 0; w < Header::kWords; ++w) check += mixed(header.word[w], w);
-  header.word[Header::kWords - 1] = check;
-  for (uint32_t w = 0; w < Header::kWords; ++w) to[w] = header.word[w];
-}
-
+// The header at `to`, in front of `bytes` bytes of payload. Until all blocks have been here, its first word is the sum
+// and its second one their number: both are 0 before the kernel.
 struct Seal {
-  const std::byte* data;
+  uint32_t* to;
   uint64_t bytes;
   Header header;
-  uint32_t* to;
-  ChecksumWork* work;
 
   template <class C>
   PYCOLL_DEVICE void operator()(C& on) const {
-    seal(on, data, bytes, header, to, work);
+    const uint32_t sum = on.sum(mixed_share(on, reinterpret_cast<const std::byte*>(to + Header::kWords), bytes));
+    if (lane(on) == 0) on.add(to, sum);
+    if (!last_block(on, to + 1) || on.thread() != 0) return;
+    uint32_t check = on.add(to, 0) + uint32_t(bytes) + uint32_t(sizeof(Header));
+    for (uint32_t w = 0; w < Header::kWords; ++w) {
+      const uint32_t word = w + 1 < Header::kWords ? header.word[w] : 0;
+      check += mixed(word, w);
+      to[w] = word;
+    }
+    to[Header::kWords - 1] = check;
   }
 };
 

@@ -15,6 +15,7 @@ inline constexpr uint32_t kMostPeers = 64;
 // What is quantized: an array, with what was lost before, ...
 struct Array {
   Floats in, residual;  // residual.data may be null
+  static constexpr bool feeds_back = true;
 
   PYCOLL_DEVICE void load(uint64_t i, float (&x)[kPack]) const {
     in.load(i, x);
@@ -34,7 +35,7 @@ struct Peers {
   uint32_t peers;
   uint64_t count;
   uint32_t log_block;
-  static constexpr Floats residual = {};
+  static constexpr bool feeds_back = false;
 
   PYCOLL_DEVICE void load(uint64_t i, float (&x)[kPack]) const {
     PYCOLL_UNROLL
@@ -155,7 +156,9 @@ PYCOLL_DEVICE void quantize_tile(C& on, const Quantizer& how, const Source& from
     }
     const uint64_t left = to.count - i;
     store_bits(to.codes() + i * Codes::width / 8, codes, (left < kPack ? left : kPack) * Codes::width);
-    if (from.residual.data) from.residual.store(i, x[r]);
+    if constexpr (Source::feeds_back) {
+      if (from.residual.data) from.residual.store(i, x[r]);
+    }
   }
 }
 
@@ -213,8 +216,10 @@ PYCOLL_DEVICE void quantize_bits(C& on, const Source& from, const Payload& to) {
       const bool finite = size == size, minus = as<uint32_t>(x[r]) >> 31;
       const uint32_t bits = on.ballot(minus && finite);
       if (lane(on) == r) word = bits;
-      if (from.residual.data && at + r * kWarp < to.count)
-        from.residual.data[at + r * kWarp] = finite ? x[r] - (minus ? -size : size) : 0;
+      if constexpr (Source::feeds_back) {
+        if (from.residual.data && at + r * kWarp < to.count)
+          from.residual.data[at + r * kWarp] = finite ? x[r] - (minus ? -size : size) : 0;
+      }
     }
     const uint64_t row = at - lane(on) + uint64_t(lane(on)) * kWarp;
     if (lane(on) < kBitRows && row < to.count) store_bits(to.codes() + row / 8, word, to.count - row);

@@ -1,0 +1,1 @@
+"""The parts of bench/time_to_accuracy.py."""

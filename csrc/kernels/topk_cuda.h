@@ -1,0 +1,25 @@
+// Exact top-k on a CUDA device: the contract of select_topk in topk.h, to the bit; and sparse payloads of its entries.
+//
+// Pointers are memory of the current device. Calls return once they are enqueued on the stream; none waits for the
+// device, the fix-up pass included: whether it is needed is decided there. Counts are below 2^31. They raise
+// DeviceError and InvalidArgument.
+#pragma once
+#include <cstdint>
+
+#include "kernels/device_cuda.h"
+#include "kernels/topk.h"
+
+namespace pycoll::kernels::cuda {
+
+// What one selection leaves to the next of the same array; zero before the first. It never changes the result.
+inline constexpr size_t kTopkKeptBytes = 8;
+void forget_topk(std::byte* kept, Stream stream);
+// Temporary memory of a selection, which need not be kept.
+size_t topk_scratch_bytes(size_t count, size_t k);
+
+// Exactly min(k, count) entries of in, or of in + residual where there is one; then residual = in + residual, and 0 for
+// what was selected.
+void select_topk(const float* in, float* residual, size_t count, size_t k, std::byte* kept, Entries out,
+                 std::byte* scratch, Stream stream);
+
+}  // namespace pycoll::kernels::cuda
