@@ -228,6 +228,8 @@ class TopK {
                                   : codec::ValueFormat::bf16;
   }
   static size_t wire_bytes(const cuda::Sparse& sparse) {
+    PYCOLL_CHECK(sparse.format == DType::f32 || is_half(sparse.format), "cuda: sparse values in ",
+                 name_of(sparse.format), ", wanted f32, f16 or bf16");
     const size_t payload = cuda::sparse_bytes(sparse);
     PYCOLL_CHECK(payload <= sparse.count * sizeof(float), "cuda: ", sparse.entries, " entries of ", sparse.count,
                  " elements are longer than the elements: send these");
