@@ -38,8 +38,6 @@ size_t sparse_bytes(const Sparse& sparse) {
 namespace {
 
 device::SparsePayload body_of(const Sparse& sparse) {
-  PYCOLL_CHECK(sparse.format == DType::f32 || is_half(sparse.format), "cuda: sparse values in ", name_of(sparse.format),
-               ", wanted f32, f16 or bf16");
   PYCOLL_CHECK(sparse.count < size_t(1) << 31 && sparse.entries <= sparse.count, "cuda: ", sparse.entries,
                " entries of ", sparse.count, " elements, wanted fewer than 2^31 and no more entries");
   PYCOLL_CHECK(reinterpret_cast<uintptr_t>(sparse.payload) % 4 == 0, "cuda: got a payload not aligned to 4 bytes");
