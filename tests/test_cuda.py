@@ -44,6 +44,8 @@ def torch():
         lambda x, wire: _cuda.Blocks("e4m3").decode_add(x, wire),
         lambda x, wire: _cuda.Blocks("int4").sum([wire, wire], wire, 100),
         lambda x, wire: _cuda.TopK().select(x, 3, Pretended(3, "<i4"), Pretended(3)),
+        lambda x, wire: _cuda.TopK().encode(x, 3, wire, format="bf16"),
+        lambda x, wire: _cuda.TopK.decode_add(x, wire, 3),
     ],
 )
 def test_without_a_device_calls_say_what_is_missing(call):
@@ -64,6 +66,9 @@ def test_without_a_device_calls_say_what_is_missing(call):
             lambda: _cuda.Blocks().encode(Pretended(3), Pretended(99, "|u1"), residual=Pretended(4)),
             "residual has 4 elements",
         ),
+        (lambda: _cuda.TopK().encode(Pretended(9), 8, Pretended(999, "|u1")), "longer than the elements"),
+        (lambda: _cuda.TopK.decode_into(Pretended(99), Pretended(9, "|u1"), 1), "wire has 9 bytes, wanted 54"),
+        (lambda: _cuda.TopK.wire_bytes(99, 1, "i8"), "sparse values in i8"),
         (lambda: _cuda.TopK().select(Pretended(9), 5, Pretended(4, "<i4"), Pretended(5)), "room for 4 and 5"),
     ],
 )
@@ -75,6 +80,7 @@ def test_bad_arguments_are_refused(call, says):
 def test_bytes_of_a_wire():
     assert _cuda.Blocks("int8", 256).wire_bytes(1000) == 32 + 16 + 1000
     assert _cuda.Blocks("sign", 32).wire_bytes(33) == 32 + 16 + 5
+    assert _cuda.TopK.wire_bytes(70_000, 100, "f16") == 32 + 16 + 100 * 4
 
 
 def test_int8_on_a_device(torch):
@@ -111,3 +117,17 @@ def test_topk_on_a_device(torch, count):
         np.testing.assert_array_equal(value.cpu().numpy(), kept[chosen])
         kept[chosen] = 0
         np.testing.assert_array_equal(residual.cpu().numpy(), kept)
+
+
+def test_topk_wires_on_a_device(torch):
+    count, k = 200_000, 2000
+    x = torch.randn(count, device="cuda")
+    wire = torch.empty(_cuda.TopK.wire_bytes(count, k), dtype=torch.uint8, device="cuda")
+    assert _cuda.TopK().encode(x, k, wire) == len(wire)
+    out = torch.full_like(x, 7)
+    _cuda.TopK.decode_into(out, wire, k)
+    wanted = x.cpu().numpy().copy()
+    wanted[np.argsort(-np.abs(wanted), kind="stable")[k:]] = 0
+    np.testing.assert_array_equal(out.cpu().numpy(), wanted)
+    _cuda.TopK.decode_add(out, wire, k)
+    np.testing.assert_array_equal(out.cpu().numpy(), wanted + wanted)

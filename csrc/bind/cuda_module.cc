@@ -49,11 +49,28 @@ void reduce_into(uintptr_t dst, uintptr_t a, uintptr_t b, size_t count, std::str
   reduce_all(dst, {a, b}, count, dtype, op, 1, stream);
 }
 
-// --- Codecs of blocks.
+// --- Codecs.
 
 namespace cuda = kernels::cuda;
 using bind::CudaArray;
 using codec::WireHeader;
+
+// None, or as many elements as x has.
+float* residual_of(const py::object& residual, const CudaArray& x) {
+  if (residual.is_none()) return nullptr;
+  const CudaArray kept(residual, "residual", "<f4");
+  PYCOLL_CHECK(kept.count == x.count, "cuda: residual has ", kept.count, " elements, x has ", x.count);
+  return kept.floats();
+}
+
+// Returns the bytes of the wire.
+size_t seal_wire(const CudaArray& wire, const WireHeader& header, cuda::Stream stream) {
+  uint32_t words[8];
+  static_assert(sizeof(words) == sizeof(header));
+  std::memcpy(words, &header, sizeof(words));
+  cuda::seal(wire.data, words, header.bytes, stream);
+  return sizeof(header) + header.bytes;
+}
 
 struct Format {
   std::string_view name;
@@ -92,31 +109,23 @@ struct Blocks {
     return wire.data + sizeof(WireHeader);
   }
   size_t seal(const CudaArray& wire, size_t count, cuda::Stream stream) const {
-    const WireHeader header{.magic = codec::kMagic,
-                            .version = codec::kVersion,
-                            .codec = uint8_t(format->id),
-                            .format = uint8_t(format->value),
-                            .reserved = 0,
-                            .count = count,
-                            .bytes = payload_bytes(count),
-                            .parameter = how.block,
-                            .check = 0};
-    uint32_t words[8];
-    static_assert(sizeof(words) == sizeof(header));
-    std::memcpy(words, &header, sizeof(words));
-    cuda::seal(wire.data, words, payload_bytes(count), stream);
-    return wire_bytes(count);
+    return seal_wire(wire,
+                     {.magic = codec::kMagic,
+                      .version = codec::kVersion,
+                      .codec = uint8_t(format->id),
+                      .format = uint8_t(format->value),
+                      .reserved = 0,
+                      .count = count,
+                      .bytes = payload_bytes(count),
+                      .parameter = how.block,
+                      .check = 0},
+                     stream);
   }
 
   size_t encode(const py::object& in, const py::object& out, const py::object& residual, uint64_t step, uint64_t index,
                 uint32_t rank, const py::object& on) const {
     const CudaArray x(in, "x", "<f4"), wire(out, "wire", "|u1");
-    float* lost = nullptr;
-    if (!residual.is_none()) {
-      const CudaArray kept(residual, "residual", "<f4");
-      PYCOLL_CHECK(kept.count == x.count, "cuda: residual has ", kept.count, " elements, x has ", x.count);
-      lost = kept.floats();
-    }
+    float* const lost = residual_of(residual, x);
     const auto stream = bind::stream_of(on, in);
     kernels::Quantizer now = how;
     now.step = step, now.index = index, now.stream = rank;
@@ -154,12 +163,7 @@ class TopK {
     const size_t entries = std::min(k, x.count);
     PYCOLL_CHECK(index.count >= entries && value.count >= entries, "cuda: index and value have room for ", index.count,
                  " and ", value.count, " entries, wanted ", entries);
-    float* lost = nullptr;
-    if (!residual.is_none()) {
-      const CudaArray kept(residual, "residual", "<f4");
-      PYCOLL_CHECK(kept.count == x.count, "cuda: residual has ", kept.count, " elements, x has ", x.count);
-      lost = kept.floats();
-    }
+    float* const lost = residual_of(residual, x);
     const auto stream = bind::stream_of(on, in);
     const py::gil_scoped_release unlocked;
     const cuda::DeviceOf device(x.data);
@@ -169,10 +173,70 @@ class TopK {
     return entries;
   }
 
+  // select, as a wire of codec/sparse.h. Raises InvalidArgument where that would be longer than the array.
+  size_t encode(const py::object& in, size_t k, const py::object& out, const py::object& residual,
+                std::string_view format, const py::object& on) {
+    const CudaArray x(in, "x", "<f4"), wire(out, "wire", "|u1");
+    float* const lost = residual_of(residual, x);
+    const cuda::Sparse to{wire.data + sizeof(WireHeader), x.count, std::min(k, x.count),
+                          named<DType>(format, kDTypes, "format")};
+    const size_t bytes = wire_bytes(to);
+    PYCOLL_CHECK(wire.count >= bytes, "cuda: wire has ", wire.count, " bytes, wanted ", bytes);
+    const auto stream = bind::stream_of(on, in);
+    const py::gil_scoped_release unlocked;
+    const cuda::DeviceOf device(x.data);
+    std::byte* const memory = entries_.get(to.entries * 8);
+    const kernels::Entries entries{reinterpret_cast<uint32_t*>(memory),
+                                   reinterpret_cast<float*>(memory + 4 * to.entries)};
+    cuda::select_topk(x.floats(), lost, x.count, k, kept_.get(cuda::kTopkKeptBytes), entries,
+                      scratch_.get(cuda::topk_scratch_bytes(x.count, k)), stream);
+    cuda::pack(to, entries, lost, stream);
+    return seal_wire(wire,
+                     {.magic = codec::kMagic,
+                      .version = codec::kVersion,
+                      .codec = uint8_t(codec::CodecId::topk),
+                      .format = uint8_t(value_format(to.format)),
+                      .reserved = 0,
+                      .count = x.count,
+                      .bytes = cuda::sparse_bytes(to),
+                      .parameter = uint32_t(to.entries),
+                      .check = 0},
+                     stream);
+  }
+  static void decode(const py::object& to, const py::object& from, size_t k, std::string_view format, bool add,
+                     const py::object& on) {
+    const CudaArray out(to, "out", "<f4"), wire(from, "wire", "|u1");
+    const cuda::Sparse sparse{wire.data + sizeof(WireHeader), out.count, std::min(k, out.count),
+                              named<DType>(format, kDTypes, "format")};
+    PYCOLL_CHECK(wire.count >= wire_bytes(sparse), "cuda: wire has ", wire.count, " bytes, wanted ",
+                 wire_bytes(sparse));
+    const auto stream = bind::stream_of(on, to);
+    const py::gil_scoped_release unlocked;
+    const cuda::DeviceOf device(out.data);
+    (add ? cuda::unpack_add : cuda::unpack_into)(out.floats(), sparse, stream);
+  }
+  static size_t bytes_of(size_t count, size_t k, std::string_view format) {
+    return wire_bytes({nullptr, count, std::min(k, count), named<DType>(format, kDTypes, "format")});
+  }
+
   void forget(uintptr_t stream) { cuda::forget_topk(kept_.get(cuda::kTopkKeptBytes), memory_at(stream)); }
 
  private:
-  cuda::Memory kept_, scratch_;
+  static codec::ValueFormat value_format(DType format) {
+    return format == DType::f32   ? codec::ValueFormat::f32
+           : format == DType::f16 ? codec::ValueFormat::f16
+                                  : codec::ValueFormat::bf16;
+  }
+  static size_t wire_bytes(const cuda::Sparse& sparse) {
+    PYCOLL_CHECK(sparse.format == DType::f32 || is_half(sparse.format), "cuda: sparse values in ",
+                 name_of(sparse.format), ", wanted f32, f16 or bf16");
+    const size_t payload = cuda::sparse_bytes(sparse);
+    PYCOLL_CHECK(payload <= sparse.count * sizeof(float), "cuda: ", sparse.entries, " entries of ", sparse.count,
+                 " elements are longer than the elements: send these");
+    return sizeof(WireHeader) + payload;
+  }
+
+  cuda::Memory kept_, scratch_, entries_;
 };
 
 void bind_codecs(py::module_& module) {
@@ -210,6 +274,23 @@ void bind_codecs(py::module_& module) {
            "index (int32) and value become the k entries of x, or of x + residual, of largest magnitude, in ascending "
            "order of their indices; residual becomes x + residual, and 0 for what was selected. Returns min(k, "
            "count). Does not wait for the device, but where temporary memory grows.")
+      .def("encode", &TopK::encode, py::arg("x"), py::arg("k"), py::arg("wire"), py::arg("residual") = py::none(),
+           py::arg("format") = "f32", py::arg("stream") = py::none(),
+           "select, written as a wire whose values are f32, f16 or bf16. Returns the bytes of the wire.")
+      .def_static("wire_bytes", &TopK::bytes_of, py::arg("count"), py::arg("k"), py::arg("format") = "f32",
+                  "Bytes of header and payload.")
+      .def_static(
+          "decode_into",
+          [](const py::object& out, const py::object& wire, size_t k, std::string_view format,
+             const py::object& stream) { TopK::decode(out, wire, k, format, false, stream); },
+          py::arg("out"), py::arg("wire"), py::arg("k"), py::arg("format") = "f32", py::arg("stream") = py::none(),
+          "out = wire. The header is not read: whoever received it has checked it.")
+      .def_static(
+          "decode_add",
+          [](const py::object& acc, const py::object& wire, size_t k, std::string_view format,
+             const py::object& stream) { TopK::decode(acc, wire, k, format, true, stream); },
+          py::arg("acc"), py::arg("wire"), py::arg("k"), py::arg("format") = "f32", py::arg("stream") = py::none(),
+          "acc += wire.")
       .def("forget", &TopK::forget, py::arg("stream") = 0,
            "The next selection is as the first one: slower, with the same result.");
 }

@@ -6,6 +6,7 @@
 #pragma once
 #include <cstdint>
 
+#include "core/dtype.h"
 #include "kernels/device_cuda.h"
 #include "kernels/topk.h"
 
@@ -21,5 +22,18 @@ size_t topk_scratch_bytes(size_t count, size_t k);
 // what was selected.
 void select_topk(const float* in, float* residual, size_t count, size_t k, std::byte* kept, Entries out,
                  std::byte* scratch, Stream stream);
+
+// Entries of `count` elements as codec/sparse.h writes them; never as an identity. `format` of the values is f32, f16
+// or bf16; the payload is aligned to 4 bytes.
+struct Sparse {
+  std::byte* payload;
+  size_t count, entries;
+  DType format;
+};
+size_t sparse_bytes(const Sparse& sparse);
+// Of halves, what they do not carry is added to `residual` where there is one.
+void pack(const Sparse& to, Entries from, float* residual, Stream stream);
+void unpack_into(float* out, const Sparse& from, Stream stream);
+void unpack_add(float* acc, const Sparse& from, Stream stream);
 
 }  // namespace pycoll::kernels::cuda

@@ -7,11 +7,13 @@
 #include <vector>
 
 #include "check.h"
+#include "codec/sparse.h"
 #include "kernels/checksum.h"
 #include "kernels/device/checksum_body.h"
 #include "kernels/device/fibers.h"
 #include "kernels/device/quantize_body.h"
 #include "kernels/device/select.h"
+#include "kernels/device/sparse_body.h"
 
 using namespace pycoll;
 using namespace pycoll::kernels;
@@ -273,6 +275,47 @@ TEST("device: the margin of top-k adapts to where the next threshold is") {
     late += step > 0 && topk.from_array;
   }
   CHECK(late <= 1 && topk.candidates < 2 * k, "late ", late, " candidates ", topk.candidates);
+}
+
+// --- Sparse payloads.
+
+TEST("device: sparse payloads, there and back") {
+  const size_t count = 3 * codec::kSparseBlock + 77;
+  for (const auto format : {codec::ValueFormat::f32, codec::ValueFormat::f16, codec::ValueFormat::bf16}) {
+    for (size_t entries : {size_t(0), size_t(1), size_t(1000)}) {
+      for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
+        const std::string what = concat("format ", int(format), " entries ", entries, " seed ", seed);
+        std::vector<uint32_t> index(entries);
+        for (size_t i = 0; i < entries; ++i)  // none in the third block, and the last element
+          index[i] = uint32_t(i + 1 == entries ? count - 1 : i % 2 ? 70000 + 50 * i : i * 60);
+        std::sort(index.begin(), index.end());
+        auto value = make(Data::wide, entries, uint32_t(seed)), lost = value;
+        std::vector<std::byte> wire(codec::sparse_most_bytes(count, entries, format));
+        const size_t bytes =
+            codec::sparse_encode(index.data(), value.data(), entries, 0, count, format, codec::CodecId::topk, wire);
+        codec::WireHeader header;
+        std::memcpy(&header, wire.data(), sizeof(header));
+        const ConstBytes wanted = ConstBytes(wire).subspan(sizeof(header), bytes - sizeof(header));
+        std::vector<std::byte> got(wanted.size(), kUntouched);
+        const DType type = format == codec::ValueFormat::f32   ? DType::f32
+                           : format == codec::ValueFormat::f16 ? DType::f16
+                                                               : DType::bf16;
+        const device::SparsePayload payload{got.data(), count, uint32_t(entries), type};
+        std::vector<float> residual(count), sum(count, 0.5f), wanted_sum = sum, into(count), wanted_into(count);
+        Machine machine{seed};
+        machine.run(2, device::PackEntries{{index.data(), value.data()}, residual.data(), payload});
+        CHECK(std::memcmp(got.data(), wanted.data(), got.size()) == 0, what);
+        machine.run(device::blocks_of(count), device::Unpack{payload, into.data(), false});
+        machine.run(device::blocks_of(count), device::Unpack{payload, sum.data(), true});
+        codec::sparse_into(wanted_into, header, wanted, "");
+        codec::sparse_add(wanted_sum, header, wanted, "");
+        CHECK(same(into, wanted_into) && same(sum, wanted_sum), what);
+        if (type != DType::f32) codec::sparse_lost(lost.data(), entries, wire);
+        for (size_t i = 0; i < entries && type != DType::f32; ++i)
+          CHECK(residual[index[i]] == 0.0f + lost[i], what, " entry ", i);
+      }
+    }
+  }
 }
 
 }  // namespace
