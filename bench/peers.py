@@ -15,10 +15,12 @@ import json
 import re
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from peers import machine
-from peers.contestants import COLLECTIVES, CONTESTANTS
+from peers.contestants import COLLECTIVES, CONTESTANTS, Contestant
 from peers.environments import HOME, NotToBeHad
 from peers.plots import draw
 from peers.probe import Probe
@@ -81,6 +83,41 @@ def terminate(*_: object) -> None:
     sys.exit("terminated")
 
 
+class Run:
+    """All that was measured so far, and the file that has it: whoever ends the run early keeps it."""
+
+    def __init__(self, arguments: argparse.Namespace, chosen: list[Contestant], cores: int, effort: Effort) -> None:
+        self.place = machine.describe()
+        self.blocks: list[Block] = []
+        self.failures: list[dict[str, Any]] = []
+        self.versions: dict[str, str] = {}
+        self._arguments, self._chosen, self._cores, self._effort = arguments, chosen, cores, effort
+
+    def save(self) -> None:
+        """Whole or not at all, also where it is ended in the middle of it."""
+        settings = {
+            c.name: {
+                "ranks": {str(r): c.settings_for(r, self._cores) for r in self._arguments.ranks},
+                "version": self.versions[c.name],
+            }
+            for c in self._chosen
+            if c.name in self.versions
+        }
+        document = {
+            "schema": "pycoll-peers/1",
+            "environment": self.place,
+            "settings": asdict(self._effort),
+            "contestants": settings,
+            "failures": self.failures,
+            **document_of(self.blocks, figures_of(self.blocks)),
+        }
+        path = self._arguments.json
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(path.name + ".unfinished")
+        unfinished.write_text(json.dumps(document, indent=1) + "\n")
+        unfinished.replace(path)
+
+
 def main() -> int:
     arguments = parse()
     signal.signal(signal.SIGTERM, terminate)
@@ -97,38 +134,24 @@ def main() -> int:
         say(f"the programs of bench/native cannot be built: {reason}")
         return 1
     effort = Effort(arguments.rounds, arguments.block_ms, arguments.touch)
-    place = machine.describe()
+    run = Run(arguments, chosen, len(cores), effort)
+    place = run.place
     say(f"{place['machine']}, {len(cores)} cores, {place['time']}, commit {str(place['commit'])[:10]}")
-    blocks: list[Block] = []
-    failures, versions = [], {}
+    blocks, failures = run.blocks, run.failures
     for ranks in arguments.ranks:
-        with Field(ranks, cores, probe, say) as field:
+        with Field(ranks, cores, probe, say, failures) as field:
             field.start(chosen)
+            run.versions.update(field.versions)
             for collective in arguments.collectives:
                 default = ALLREDUCE_SIZES if collective == "allreduce" else OTHER_SIZES
                 for nbytes in arguments.sizes or sizes(default):
                     say(f"... {collective}, {ranks} ranks, {size_name(nbytes)}")
-                    blocks += field.measure(collective, nbytes, effort)
-            failures += field.failures
-            versions.update(field.versions)
+                    for measured in field.measure(collective, nbytes, effort):
+                        blocks += measured
+                        run.save()
     probe.close()
-
+    run.save()
     figures = figures_of(blocks)
-    settings = {
-        c.name: {"ranks": {str(r): c.settings_for(r, len(cores)) for r in arguments.ranks}, "version": versions[c.name]}
-        for c in chosen
-        if c.name in versions
-    }
-    document = {
-        "schema": "pycoll-peers/1",
-        "environment": place,
-        "settings": {"rounds": effort.rounds, "block_ms": effort.block_ms, "touch": effort.touch},
-        "contestants": settings,
-        "failures": failures,
-        **document_of(blocks, figures),
-    }
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(document, indent=1) + "\n")
     say("\n" + tables(figures, chosen))
     mixed = sum(block.label == "mixed" for block in blocks)
     say(f"\n{mixed} of {len(blocks)} blocks do not count: the cores' distance changed meanwhile")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -68,10 +68,17 @@ def plan_of(once_us: float, block_ms: float, *, crowded: bool, touch: bool) -> P
 class Field:
     """The contestants of one number of ranks, with their processes. Who fails is named and left out from there on."""
 
-    def __init__(self, ranks: int, cores: Sequence[int], probe: Probe, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        ranks: int,
+        cores: Sequence[int],
+        probe: Probe,
+        say: Callable[[str], None],
+        failures: list[dict[str, Any]],
+    ) -> None:
         self.ranks, self.cores = ranks, cores
         self.versions: dict[str, str] = {}
-        self.failures: list[dict[str, Any]] = []
+        self.failures = failures  # appended to
         self._probe, self._say = probe, say
         self._groups: dict[str, Group] = {}
         self._contestants: dict[str, Contestant] = {}
@@ -104,13 +111,14 @@ class Field:
             except (Failed, OSError) as reason:
                 self._leave_out(name, f"did not start: {reason}")
 
-    def measure(self, collective: str, nbytes: int, effort: Effort) -> list[Block]:
+    def measure(self, collective: str, nbytes: int, effort: Effort) -> Iterator[list[Block]]:
+        """The blocks of one round after the other."""
         nbytes = -(-nbytes // (4 * self.ranks)) * 4 * self.ranks if collective != "allreduce" else max(nbytes, 4)
         names = [n for n in self._groups if collective in self._contestants[n].collectives]
         plans = {name: self._calibrate(name, collective, nbytes, effort) for name in names}
-        blocks = []
         before = self._probe.ask()
         for turn in range(effort.rounds):
+            blocks = []
             first = turn % max(1, len(names))
             for name in names[first:] + names[:first]:
                 plan = plans[name]
@@ -123,7 +131,7 @@ class Field:
                     where = (name, collective, self.ranks, nbytes, label)
                     blocks.append(Block(*where, taken, plan.samples, plan.batch, before, after))
                 before = after
-        return blocks
+            yield blocks
 
     def _calibrate(self, name: str, collective: str, nbytes: int, effort: Effort) -> Plan | None:
         """Asks again with longer batches until they are long enough to be believed; some libraries also choose their

@@ -579,6 +579,16 @@ void check_in_place(int size, size_t count) {
          [&](Net& net, Scratch&) { algo::symmetric_allgather(net, places, arena.output(), layout); });
   expect("symmetric_broadcast", 1, all_but_root,
          [&](Net& net, Scratch&) { algo::symmetric_broadcast(net, places, arena.output(), 0); });
+  const auto at_root = [&](const std::function<size_t(int)>& elements) {
+    return [elements](int r) { return r == 0 ? elements(r) : 0; };
+  };
+  expect("symmetric_reduce", 1, at_root([&](int) { return count * (p - 1); }),
+         [&](Net& net, Scratch&) { algo::symmetric_reduce(net, places, arena.output(), 0, sum); });
+  expect("symmetric_gather", 1, at_root(rest),
+         [&](Net& net, Scratch&) { algo::symmetric_gather(net, places, arena.output(), 0, layout); });
+  expect(
+      "symmetric_scatter", 1, [&](int r) { return r == 0 ? 0 : own(r); },
+      [&](Net& net, Scratch&) { algo::symmetric_scatter(net, places, chunk(net), 0, layout); });
   expect("single_copy_allreduce", 2, shared, [&](Net& net, Scratch& s) {
     algo::single_copy_allreduce(net, places, arena.input(), arena.output(), sum, s);
   });

@@ -105,6 +105,19 @@ def symmetric():
         assert np.array_equal(comm.allgather(x), np.concatenate([ramp(r, count, dtype) for r in range(SIZE)]))
         comm.broadcast(x, root=SIZE - 1)
         assert np.array_equal(x, ramp(SIZE - 1, count, dtype))
+    for chunk in [3, 40_000]:  # short, and read in place
+        x = comm.empty(chunk * SIZE, np.float32)
+        x[:] = ramp(RANK, chunk * SIZE, np.float32)
+        inputs = [ramp(r, chunk * SIZE, np.float32).reshape(SIZE, chunk) for r in range(SIZE)]
+        assert np.array_equal(comm.alltoall(x), np.concatenate([given[RANK] for given in inputs]))
+        root = SIZE - 1
+        assert np.array_equal(
+            comm.scatter(x if root == RANK else None, np.empty(chunk, np.float32), root=root), inputs[root][RANK]
+        )
+        gathered, summed = comm.gather(x[:chunk], root=root), comm.reduce(x, out=np.empty_like(x), root=root)
+        if root == RANK:
+            assert np.array_equal(gathered, np.concatenate([given[0] for given in inputs]))
+            assert np.array_equal(summed, total(chunk * SIZE, np.float32))
     both = comm.empty((2, 5 * SIZE), np.int32)  # parts of an array, at different places
     both[0], both[1] = RANK, 7
     comm.allreduce(both[0], out=both[1])
