@@ -14,7 +14,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pycoll.codec import Codec, parse
 from pycoll.cost import Bucket, Group, Link
+from pycoll.errors import InvalidArgument
 from pycoll.launcher import mpi_launcher, store_launcher
 
 from . import workload
@@ -60,9 +62,7 @@ def main(args: argparse.Namespace) -> int:
 
     from . import advice, speeds, verify
 
-    codecs = {name: pycoll.codec.parse(name) for name in args.codecs.split(",")}
-    if None in codecs.values():
-        raise LaunchError("--codecs: none is no codec; dense is always in the table")
+    codecs = codecs_of(args.codecs)
     with pycoll.init() as comm:
         buckets = buckets_of(args)
         measured = speeds.group_of(comm, args.seconds)
@@ -100,6 +100,16 @@ def check(args: argparse.Namespace) -> None:
         raise LaunchError("--latency, --compute, --seconds: wanted no negative numbers, and some seconds")
     if args.verify and (args.ranks, args.bandwidth, args.latency) != (None, None, None):
         raise LaunchError("--verify measures these ranks: it does not go with --ranks, --bandwidth or --latency")
+
+
+def codecs_of(names: str) -> dict[str, Codec]:
+    try:
+        found = {name: parse(name) for name in names.split(",")}
+    except InvalidArgument as error:
+        raise LaunchError(f"--codecs: {error}") from None
+    if None in found.values():
+        raise LaunchError("--codecs: none is no codec; the dense ones are always in the table")
+    return {name: codec for name, codec in found.items() if codec}
 
 
 def buckets_of(args: argparse.Namespace) -> list[Bucket]:

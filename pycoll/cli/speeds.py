@@ -124,7 +124,7 @@ def _parts(comm: Any, codec: Codec, x: np.ndarray, seconds: float) -> Speed:
         for i, part in enumerate(parts):
             into(out[part], wire[i, : lengths[i]])
 
-    taken = [seconds_of(comm, encode, seconds) / x.size]
-    for into in (_core.decode_into, _core.decode_add):
-        taken.append(seconds_of(comm, partial(decode, into), seconds) / x.size)
-    return Speed(*taken, sum(lengths) / x.size)
+    encoding = seconds_of(comm, encode, seconds) / x.size
+    decoding = seconds_of(comm, partial(decode, _core.decode_into), seconds) / x.size
+    adding = seconds_of(comm, partial(decode, _core.decode_add), seconds) / x.size
+    return Speed(encoding, decoding, adding, sum(lengths) / x.size)

@@ -81,5 +81,3 @@ def _call(comm: Any, codec: Codec | None, bucket: Bucket, gradient: np.ndarray) 
         result = [np.empty_like(part) for part in x]
     feedback = Feedback(x)
     return lambda: comm.allreduce(x, out=result, codec=codec, feedback=feedback)
-
-

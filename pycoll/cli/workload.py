@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def of_parameters(count: int) -> list[Bucket]:
     return of_bytes([BUCKET_BYTES] * full + [4 * rest] * (rest > 0))
 
 
-def of_bytes(sizes: list[float]) -> list[Bucket]:
+def of_bytes(sizes: Sequence[float]) -> list[Bucket]:
     """Buckets of these many bytes."""
     return [Bucket(tuple(_matrices(max(1, int(size) // 4)))) for size in sizes]
 
