@@ -48,13 +48,15 @@ class Group:
 class Speed:
     """Seconds an element of a codec's kernels while all ranks run them, and bytes an element of what they make.
 
-    add: of decoding into a sum. Of codecs that encode with all ranks (shared scales, PowerSGD) encode is everything.
+    add: of decoding into a sum. select: of choosing exactly among sums (top-k). Of codecs that do not encode by
+    themselves (shared scales, random k, PowerSGD) encode is everything.
     """
 
     encode: float
     decode: float = 0.0
     add: float = 0.0
     bytes: float = 4.0
+    select: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -179,8 +181,8 @@ def _sparse(count: float, group: Group, speed: Speed, add: float) -> Cost:
     counters = _dense(min(max(entries / 16, 64), 4096), group, 0)
     lengths = _travel(group.link, 1 + rounds_of_tree(ranks), 0)
     exchanges = _travel(group.link, 2 * math.ceil((ranks - 1) / WINDOW), 2 * sent)
-    kernels = speed.encode * count * (1 + 1 / ranks) + (speed.add * (ranks - 1) / ranks + speed.decode) * count
-    return _work(kernels) + counters + lengths + exchanges
+    each = speed.encode + speed.select / ranks + speed.add * (ranks - 1) / ranks + speed.decode
+    return _work(each * count) + counters + lengths + exchanges
 
 
 def _travel(link: Link, rounds: float, bytes: float) -> Cost:

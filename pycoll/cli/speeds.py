@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -127,4 +128,9 @@ def _parts(comm: Any, codec: Codec, x: np.ndarray, seconds: float) -> Speed:
     encoding = seconds_of(comm, encode, seconds) / x.size
     decoding = seconds_of(comm, partial(decode, _core.decode_into), seconds) / x.size
     adding = seconds_of(comm, partial(decode, _core.decode_add), seconds) / x.size
-    return Speed(encoding, decoding, adding, sum(lengths) / x.size)
+    bytes = sum(lengths) / x.size
+    selecting = 0.0
+    if isinstance(codec, TopK):
+        exactly = replace(codec, exact=True).core
+        selecting = seconds_of(comm, lambda: exactly.encode(x, wire[0], None, 0, 0, 0), seconds) / x.size
+    return Speed(encoding, decoding, adding, bytes, selecting)
