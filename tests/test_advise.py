@@ -109,7 +109,7 @@ def test_fit_finds_the_link():
 def test_buckets():
     assert [b.count for b in workload.of_parameters(int(20e6))] == [6553600] * 3 + [339200]
     assert [b.count for b in workload.of_bytes([workload.number("25M"), 4])] == [6553600, 1]
-    with pytest.raises(LaunchError, match="wanted script.py:function"):
+    with pytest.raises(LaunchError, match="--from nothing"):
         workload.of_model("nothing.py:make")
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from pycoll.codec import Cast, Codec, Fp8, Int8, SharedScale, TopK
@@ -39,22 +40,29 @@ def rows_of(
     add: float,
     compute: float,
 ) -> list[Row]:
-    full = total(dense(b.count, replace(group, memory=0), add) for b in buckets).bytes
+    over_a_link = replace(group, memory=0)  # ratios are those of messages, also where dense ones send none
+    full = total(dense(b.count, over_a_link, add) for b in buckets).bytes
 
-    def row(name: str, costs: list[Cost], pays_below: float | None) -> Row:
+    def row(name: str, cost: Callable[[Bucket, Group], Cost], pays_below: float | None) -> Row:
+        costs = [cost(b, group) for b in buckets]
         sum = total(costs)
-        ratio = full / sum.bytes if sum.bytes else 1.0
         late = exposed([c.seconds for c in costs], compute)
+        sent = total(cost(b, over_a_link) for b in buckets).bytes
+        ratio = full / sent if sent else 1.0
         return Row(name, sum.seconds, sum.wire, sum.kernels, sum.bytes, ratio, pays_below, late)
 
     rows = [
-        row(DENSE, [dense(b.count, group, add) for b in buckets], None),
-        row(HALVES, [dense(b.count, group, add, 2) for b in buckets], None),
+        row(DENSE, lambda b, group: dense(b.count, group, add), None),
+        row(HALVES, lambda b, group: dense(b.count, group, add, 2), None),
     ]
     for name, codec in codecs.items():
-        costs = [compressed(codec, b, group, speeds[name], add) for b in buckets]
-        rows.append(row(name, costs, pays_below(codec, buckets, group, speeds[name], add)))
+        cost = partial(_compressed, codec, speeds[name], add)
+        rows.append(row(name, cost, pays_below(codec, buckets, group, speeds[name], add)))
     return rows
+
+
+def _compressed(codec: Codec, speed: Speed, add: float, bucket: Bucket, group: Group) -> Cost:
+    return compressed(codec, bucket, group, speed, add)
 
 
 def total(costs: Iterable[Cost]) -> Cost:

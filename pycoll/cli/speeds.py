@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,26 +26,32 @@ MOST = 4 << 20  # elements that kernels are measured with: more than the caches 
 
 def group_of(comm: Any, seconds: float) -> Group:
     """The ranks, the link as they see it, and what is not done over it."""
-    nodes = len(set(comm.hosts))
-    if nodes in (1, comm.size) or comm.size % nodes:
+    ranks_of = Counter(comm.hosts)
+    if len(ranks_of) in (1, comm.size):
         memory = 0.0
         if comm.transport == "shm" and comm.size > 1:
             x = np.zeros(MOST, np.float32)
             memory = seconds_of(comm, lambda: comm.allreduce(x), seconds) / x.nbytes
         return Group(link_of(comm, seconds), comm.size, memory=memory)
-    node = comm.split(comm.hosts.index(comm.hosts[comm.rank]), comm.rank)
-    across = comm.split(node.rank, comm.rank)
-    x = np.zeros(MOST // node.size * node.size, np.float32)
-    part = np.empty(x.size // node.size, np.float32)
+    lanes = min(ranks_of.values())
+    node = comm.split(sorted(ranks_of).index(comm.hosts[comm.rank]), comm.rank)
+    across = comm.split(node.rank if node.rank < lanes else None, comm.rank)
+    inside = _inside(comm, node, seconds)
+    own = link_of(across, seconds) if across else Link(0.0, math.inf)
+    link = Link(slowest(comm, own.latency), 1 / slowest(comm, 1 / own.bandwidth))
+    return Group(link, len(ranks_of), lanes, inside=inside)
+
+
+def _inside(comm: Any, node: Any, seconds: float) -> float:
+    """Seconds a byte of array for what is done inside nodes, all nodes at once."""
+    part = np.zeros(MOST // node.size, np.float32)
+    whole = np.zeros(part.size * node.size, np.float32)
 
     def both() -> None:
-        node.reduce_scatter(x, part, algo="ring")
-        node.allgather(part, x, algo="ring")
+        node.reduce_scatter(whole, part, algo="ring")
+        node.allgather(part, whole, algo="ring")
 
-    inside = seconds_of(comm, both, seconds) / x.nbytes
-    link = link_of(across, seconds)
-    shared = Link(slowest(comm, link.latency), 1 / slowest(comm, 1 / link.bandwidth))
-    return Group(shared, nodes, node.size, inside=inside)
+    return seconds_of(comm, both, seconds) / whole.nbytes
 
 
 def link_of(comm: Any, seconds: float) -> Link:
