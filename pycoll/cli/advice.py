@@ -183,8 +183,9 @@ def show(rows: Sequence[Row], buckets: Sequence[Bucket], group: Group, measured:
             cells += [duration(row.exposed), f"{1 - row.exposed / row.seconds:.0%}" if row.seconds else ""]
         if verified:
             cells += [duration(row.measured), f"{row.seconds / row.measured:.2f}"] if row.measured else ["", ""]
-        if row.seconds > min(r.seconds for r in rows[:2]) and row not in rows[:2]:
-            cells.append("slower than dense")
+        plain = min(rows[:2], key=lambda row: row.seconds)
+        if row.seconds > plain.seconds and row not in rows[:2]:
+            cells.append(f"slower than {plain.name}")
         table.append(cells)
     widths = [max(len(cells[i]) for cells in table if i < len(cells)) for i in range(len(titles))]
     for name, *cells in table:  # a remark behind the last column stands as it is
