@@ -1,4 +1,5 @@
-"""The `pycoll` command: `doctor` (what is wrong here), `run` (start ranks), `tune` (measure this machine)."""
+"""The `pycoll` command: `doctor` (what is wrong here), `run` (start ranks), `tune` (measure this machine),
+`advise` (whether compression pays)."""
 
 from __future__ import annotations
 
@@ -6,14 +7,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import doctor, launch, tune
+from . import advise, doctor, launch, tune
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `pycoll ARGUMENTS` and returns its exit code."""
     parser = argparse.ArgumentParser(prog="pycoll", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="doctor | run | tune")
-    for command in (doctor, launch, tune):
+    commands = parser.add_subparsers(dest="command", required=True, metavar="doctor | run | tune | advise")
+    for command in (doctor, launch, tune, advise):
         command.add_parser(commands)
     args = parser.parse_args(argv)
     try:

@@ -30,12 +30,12 @@ const std::vector<ValueFormat> kFormats = {ValueFormat::f32, ValueFormat::f16, V
 std::vector<std::unique_ptr<Codec>> codecs() {
   std::vector<std::unique_ptr<Codec>> all;
   for (const ValueFormat format : kFormats) {
-    for (const bool exact : {false, true}) all.push_back(make(TopK{.ratio = 0.01, .exact = exact, .format = format}));
-    all.push_back(make(TopK{.k = 300, .exact = true, .format = format}));
-    all.push_back(make(TopK{.ratio = 1, .format = format}));
-    all.push_back(make(RandomK{.ratio = 0.05, .seed = 7, .format = format}));
-    all.push_back(make(RandomK{.k = 300, .seed = uint64_t(1) << 40, .format = format}));
-    all.push_back(make(RandomK{.ratio = 1, .format = format}));
+    for (const bool exact : {false, true}) all.push_back(std::make_unique<TopK>(Amount{0.01, 0}, exact, format));
+    all.push_back(std::make_unique<TopK>(Amount{0, 300}, true, format));
+    all.push_back(std::make_unique<TopK>(Amount{1, 0}, false, format));
+    all.push_back(std::make_unique<RandomK>(Amount{0.05, 0}, 7, format));
+    all.push_back(std::make_unique<RandomK>(Amount{0, 300}, uint64_t(1) << 40, format));
+    all.push_back(std::make_unique<RandomK>(Amount{1, 0}, 0, format));
   }
   return all;
 }
@@ -178,20 +178,23 @@ TEST("mutated payloads with the right checksum are refused or decoded, never mor
 TEST("parameters that mean nothing are refused; descriptions tell codecs apart") {
   const auto refused = [](auto parameters) {
     try {
-      make(parameters);
+      make();
     } catch (const InvalidArgument&) {
       return true;
     }
     return false;
   };
-  CHECK(refused(TopK{.ratio = 0}) && refused(TopK{.ratio = 1.5}) && refused(TopK{.ratio = NAN}), "");
-  CHECK(refused(TopK{.format = ValueFormat::e4m3}) && refused(RandomK{.format = ValueFormat::bit}), "");
-  CHECK(refused(RandomK{.ratio = -1}) && !refused(RandomK{.ratio = 0, .k = 1}), "");
+  for (const Amount amount : {Amount{0, 0}, Amount{1.5, 0}, Amount{NAN, 0}, Amount{-1, 0}, Amount{0.1, 5}})
+    CHECK(refused([&] { TopK(amount, true, ValueFormat::f32); }) && refused([&] { RandomK(amount, 0); }),
+          amount.describe());
+  CHECK(refused([] { TopK({0.1, 0}, true, ValueFormat::e4m3); }), "");
+  CHECK(refused([] { RandomK({0.1, 0}, 0, ValueFormat::bit); }) && !refused([] { RandomK({0, 1}, 0); }), "");
   std::vector<std::string> descriptions;
   for (const auto& codec : codecs()) descriptions.push_back(codec->describe());
   std::sort(descriptions.begin(), descriptions.end());
   CHECK(std::adjacent_find(descriptions.begin(), descriptions.end()) == descriptions.end(), "");
-  CHECK(make(TopK{.ratio = 0.1})->describe() == "topk ratio 0.1 f32", make(TopK{.ratio = 0.1})->describe());
+  const TopK tenth({0.1, 0}, false, ValueFormat::f32);
+  CHECK(tenth.describe() == "topk ratio 0.1 f32", tenth.describe());
 }
 
 int main(int argc, char** argv) {
