@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tools" / "hosts")]
+sys.path[:0] = [str(ROOT / "tools" / "hosts"), str(ROOT / "bench")]  # both have a hosts.py, the first is meant
 
 from accuracy.results import figures_of, load, merge, save  # noqa: E402
 from accuracy.table import table  # noqa: E402
