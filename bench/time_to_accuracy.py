@@ -44,7 +44,7 @@ sys.path.insert(0, str(ROOT / "tools" / "hosts"))
 from hosts import Hosts, missing  # noqa: E402
 
 QUICK = Task(steps=4, batch=32, warmup=2, every=2)
-QUICK_CONTESTANTS = ("gloo", "gloo-powersgd-1", "pycoll", "pycoll-topk-1%")
+QUICK_CONTESTANTS = ("gloo-powersgd-1", "pycoll", "pycoll-topk-1%")
 
 
 def main() -> None:

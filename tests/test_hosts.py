@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,5 +37,20 @@ def test_hosts_leave_nothing_behind():
         assert hosts.run(hosts.on(0, ["hostname"]), 30).stdout.strip() == hosts.names[0]
         hosts.run(hosts.on(0, ["true"]), 30)
         assert sleeper.wait(10) != 0  # ended with the run
-    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-    assert hosts.group not in listed
+    assert hosts.group not in listed()
+
+
+def test_hosts_that_are_half_made_go_as_well():
+    script = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n"
+    script += "from hosts import Hosts; Hosts(40).__enter__()"
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT / "tools" / "hosts", stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while f"pc{process.pid}h3" not in listed():
+        assert process.poll() is None and time.monotonic() < deadline
+    process.terminate()
+    assert process.wait(60) == 1
+    assert f"pc{process.pid}h" not in listed()
+
+
+def listed() -> str:
+    return subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout

@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tools" / "hosts")]
+sys.path[:0] = [str(ROOT / "tools" / "hosts"), str(ROOT / "bench")]  # both have a hosts.py, the first is meant
 
 from accuracy.results import figures_of, load, merge, save  # noqa: E402
 from accuracy.table import table  # noqa: E402
@@ -98,43 +98,32 @@ def test_every_kind_of_contestant_trains(tmp_path):
     assert result.returncode == 0, result
     document = json.loads(file.read_text())
     runs = {run["contestant"]: run for run in document["runs"]}
-    assert {"gloo", "gloo-powersgd-1", "pycoll"} <= set(runs)
+    assert {"gloo-powersgd-1", "pycoll"} <= set(runs)
     assert plot.exists() == ("no plot" not in result.stdout)
     for name, measured in runs.items():
         assert measured["ranks_agree"] and measured["parameters"] > 2_000_000, name
         assert len(measured["seconds"]) == len(measured["accuracies"]) == 2 and min(measured["seconds"]) > 0, name
     dense = 4 * document["runs"][0]["parameters"]  # what each of two ranks sends a step
-    for name in ("gloo", "pycoll"):
-        for nbytes in runs[name]["bytes"]:
-            assert dense < nbytes / 2 < 1.1 * dense, name
-    assert runs["gloo-powersgd-1"]["bytes"][1] < dense / 10  # its first two steps are dense
+    first, second = runs["gloo-powersgd-1"]["bytes"]  # its first two steps are dense
+    for nbytes in (first, *runs["pycoll"]["bytes"]):
+        assert dense < nbytes / 2 < 1.1 * dense, runs
+    assert second / 2 < dense / 10
 
 
 @on_hosts
-@pytest.mark.parametrize("moment", ["hosts are made", "ranks are started"])
-def test_nothing_is_left_when_it_is_ended(moment):
+def test_nothing_is_left_when_it_is_ended():
     process = subprocess.Popen(SCRIPT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    space = f"pc{process.pid}h1"
     try:
-        deadline = time.monotonic() + 30
-        while not _reached(moment, process.pid):
+        deadline = time.monotonic() + 60
+        while not (space in _said(["ip", "netns", "list"]) and _said(["ip", "netns", "pids", space])):
             assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
+            time.sleep(0.05)
         process.terminate()
         process.communicate(timeout=30)
     finally:
         process.kill()
-    assert process.returncode != 0 and _namespaces(process.pid) == []
-
-
-def _reached(moment: str, pid: int) -> bool:
-    if moment == "hosts are made":
-        return bool(_namespaces(pid))
-    space = f"pc{pid}h1"
-    return space in _namespaces(pid) and bool(_said(["ip", "netns", "pids", space]))
-
-
-def _namespaces(pid: int) -> list[str]:
-    return [line.split()[0] for line in _said(["ip", "netns", "list"]).splitlines() if line.startswith(f"pc{pid}h")]
+    assert process.returncode != 0 and f"pc{process.pid}h" not in _said(["ip", "netns", "list"])
 
 
 def _said(command: list[str]) -> str:
