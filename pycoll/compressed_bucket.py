@@ -130,8 +130,10 @@ def save_feedback(comm: Communicator, buckets: Sequence[Bucket | CompressedBucke
 def load_feedback(
     comm: Communicator, buckets: Sequence[Bucket | CompressedBucket], states: Sequence[dict[str, Any]]
 ) -> None:
-    """Takes the residuals that are this rank's: those saved by ranks that equal it modulo the number of ranks. Velocities
-    of dense buckets are alike on all ranks."""
+    """Takes the residuals that are this rank's: those saved by ranks that equal it modulo the number of ranks.
+
+    Velocities of dense buckets are alike on all ranks.
+    """
     for bucket in buckets:
         if isinstance(bucket, Bucket):
             for name, velocity in bucket.velocities.items():

@@ -163,7 +163,8 @@ class DistributedOptimizer(torch.optim.Optimizer):
         """The wrapped optimizer's state: a checkpoint loads with or without pycoll, on any number of ranks.
 
         With a codec, the key ``"pycoll"`` holds what this rank's error feedback has not sent yet, by parameter name: it
-        differs from rank to rank, so each rank saves its own.
+        differs from rank to rank, so each rank saves its own. Training goes on to the bit, but for a TopK that is not
+        exact and for PowerSGD: a threshold and factors are estimated anew.
         """
         state = self.optimizer.state_dict()
         if not self._compression:

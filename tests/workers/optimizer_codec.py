@@ -18,17 +18,16 @@ from pycoll.codec import Cast, Identity, Int8, RandomK, SharedScale, Sign, TopK,
 torch.set_num_threads(1)
 NAN = float("nan")
 EXACT_TOPK = TopK(0.02, exact=True)
+SHAPES = {"first": (64, 32), "bias": (2000,), "small": (5, 3), "second": (40, 50), "scale": ()}
+COMPRESSED = {"first", "second"}
 
 
 class Given(nn.Module):
     """Parameters whose gradients are given: two matrices that are compressed, and three parameters that stay dense."""
 
-    SHAPES = {"first": (64, 32), "bias": (2000,), "small": (5, 3), "second": (40, 50), "scale": ()}
-    COMPRESSED = {"first", "second"}
-
     def __init__(self, dtype=torch.float32):
         super().__init__()
-        for name, shape in self.SHAPES.items():
+        for name, shape in SHAPES.items():
             self.register_parameter(name, nn.Parameter(torch.zeros(shape, dtype=dtype)))
 
     def loss(self, step, rank, only=None, of=None):
@@ -40,15 +39,14 @@ class Given(nn.Module):
 
 def normal(step, rank):
     random = np.random.default_rng([step, rank])
-    return {n: torch.from_numpy(np.asarray(random.standard_normal(s, np.float32))) for n, s in Given.SHAPES.items()}
+    return {n: torch.from_numpy(np.asarray(random.standard_normal(s, np.float32))) for n, s in SHAPES.items()}
 
 
 def integers(step, rank):
     """Small multiples of the number of ranks: sums and means are exact in any order."""
     random = np.random.default_rng([step, rank])
     return {
-        n: torch.from_numpy(np.asarray(random.integers(-3, 4, s) * float(SIZE), np.float32))
-        for n, s in Given.SHAPES.items()
+        n: torch.from_numpy(np.asarray(random.integers(-3, 4, s) * float(SIZE), np.float32)) for n, s in SHAPES.items()
     }
 
 
@@ -97,7 +95,7 @@ def everyones(x):
 
 
 def ranks_agree(model, what=""):
-    every = everyones([p.detach().numpy().tobytes() for p in model.parameters()])
+    every = everyones([p.detach().flatten().view(torch.uint8).numpy().tobytes() for p in model.parameters()])
     assert all(one == every[0] for one in every), f"{what}: ranks have different parameters"
 
 
@@ -152,18 +150,18 @@ def small_parameters_stay_dense():
     model, optimizer = build(EXACT_TOPK)
     run(model, optimizer, range(3), of=integers)
     reference = plainly(range(3))
-    for name in set(Given.SHAPES) - Given.COMPRESSED:
+    for name in set(SHAPES) - COMPRESSED:
         assert torch.equal(getattr(model, name), getattr(reference, name)), name
-    for name in Given.COMPRESSED:
+    for name in COMPRESSED:
         assert not torch.equal(getattr(model, name), getattr(reference, name)), name
     for options, wanted in (
-        ({}, Given.COMPRESSED),
+        ({}, COMPRESSED),
         ({"dense_below": 8001}, {"first"}),
         ({"dense_below": 8192}, {"first"}),
         ({"dense_below": 8193}, set()),
         ({"dense_below": 0}, {"first", "second", "small"}),
         ({"dense_vectors": False}, {"first", "second", "bias"}),
-        ({"dense_below": 0, "dense_vectors": False}, set(Given.SHAPES)),
+        ({"dense_below": 0, "dense_vectors": False}, set(SHAPES)),
     ):
         optimizer.close()
         model, optimizer = build(Compression(EXACT_TOPK, **options))
@@ -177,9 +175,9 @@ def residuals_are_of_parameters():
     model, optimizer = build(EXACT_TOPK)
     run(model, optimizer, range(3))
     saved = optimizer.state_dict()
-    assert set(residuals(optimizer)) == Given.COMPRESSED
+    assert set(residuals(optimizer)) == COMPRESSED
     for name, residual in residuals(optimizer).items():
-        assert residual.shape == Given.SHAPES[name] and residual.any()
+        assert residual.shape == SHAPES[name] and residual.any()
     _, other = build(EXACT_TOPK, bucket_bytes=1)
     other.load_state_dict(saved)
     assert len(other.stats()["buckets"]) == 2 and len(optimizer.stats()["buckets"]) == 1
@@ -193,7 +191,7 @@ def what_is_not_sent_is_kept():
         model, optimizer = build(codec, lr=1)
         run(model, optimizer, range(4))
         kept = totals(everyones(optimizer.state_dict()))
-        for name in Given.COMPRESSED:
+        for name in COMPRESSED:
             gone_in = sum(normal(step, rank)[name].double() for step in range(4) for rank in range(SIZE))
             lost = (-getattr(model, name).detach().double() * SIZE + kept[name] - gone_in).abs().max()
             # 4 steps of at most 2P + 4 roundings of numbers below 8P each; PowerSGD's products have 64 terms
@@ -217,12 +215,11 @@ def resumes_to_the_bit():
         torch.save((model.state_dict(), optimizer.state_dict()), file)
         run(model, optimizer, range(3, 6))
         weights, state = torch.load(io.BytesIO(file.getvalue()))
-        again, resumed = build(how, bucket_bytes=1 if isinstance(how.codec, Int8) else 25 << 20)
+        again, resumed = build(how)
         again.load_state_dict(weights)
         resumed.load_state_dict(state)
         run(again, resumed, range(3, 6))
-        if not (isinstance(how.codec, Int8) and how.codec.rounding == "stochastic"):  # other places, other numbers
-            assert_equal(again, model, how)
+        assert_equal(again, model, how)
         ranks_agree(again, how)
 
 
@@ -283,7 +280,7 @@ def the_number_of_ranks_changes():
     model, optimizer = build(EXACT_TOPK)
     optimizer.load_state_dict(states)
     grown = totals(everyones(optimizer.state_dict()))
-    for name in Given.COMPRESSED:
+    for name in COMPRESSED:
         assert torch.equal(grown[name], after[name]), f"2 to 3 ranks: {name}"
         assert before[name].any()
         assert RANK < 2 or not residuals(optimizer)[name].any()
@@ -312,7 +309,7 @@ def clips_after():
 @case
 def clips_before():
     """Each rank's gradient by its own norm; then the mean of those."""
-    mean, clipped_mean = Given(), {n: torch.zeros(s).double() for n, s in Given.SHAPES.items()}
+    mean, clipped_mean = Given(), {n: torch.zeros(s).double() for n, s in SHAPES.items()}
 
     def share(step, rank):  # ranks with very different norms
         return {n: g * 10.0**rank for n, g in normal(step, rank).items()}
@@ -348,7 +345,7 @@ def order_of_clipping_and_feedback():
         grads = {n: p.grad.double() for n, p in model.named_parameters()}
         norm = torch.stack([g.norm() for g in grads.values()]).norm()
         kept = totals(everyones(optimizer.state_dict()))
-        whole = {n: sum(normal(0, rank)[n].double() for rank in range(SIZE)) for n in Given.COMPRESSED}
+        whole = {n: sum(normal(0, rank)[n].double() for rank in range(SIZE)) for n in COMPRESSED}
         if clip == "after":
             assert abs(norm - 0.5) < 1e-5
             sent = {n: grads[n] != 0 for n in kept}
@@ -383,7 +380,7 @@ def masking_clears_what_was_sent():
         run(model, optimizer, [0], of=alike)
         state = optimizer.state_dict()["pycoll"]
         seen = 0
-        for name in Given.COMPRESSED:
+        for name in COMPRESSED:
             velocity, gradient = state["velocities"][name], normal(0, 0)[name]
             sent = getattr(model, name) != 0
             seen += int(sent.sum())
@@ -417,7 +414,7 @@ def stats_of_buckets():
     kept = residuals(optimizer)
     for bucket in stats["buckets"]:
         [name] = bucket["parameters"]
-        assert bucket["elements"] == np.prod(Given.SHAPES[name]) and bucket["density"] == 1
+        assert bucket["elements"] == np.prod(SHAPES[name]) and bucket["density"] == 1
         assert (
             np.isclose(bucket["residual_norm"], kept[name].double().norm(), rtol=1e-6) and bucket["residual_norm"] > 0
         )
@@ -437,18 +434,17 @@ def gradients_that_are_missing():
         None,
         {"second"},
     ]
-    every = everyones([set(Given.SHAPES) if names is None else names for names in only])
+    every = everyones([set(SHAPES) if names is None else names for names in only])
     for bucket_bytes in (1, 25 << 20):
         model, optimizer = build(Identity(), bucket_bytes=bucket_bytes)
         alone = Given()
         plain = torch.optim.SGD(alone.parameters(), lr=0.5)
-        untouched = model.first.grad
         for step, names in enumerate(only):
             optimizer.zero_grad()
             model.loss(step, RANK, only=names, of=integers).backward()
             optimizer.step()
-            if step == 1 and bucket_bytes == 1:
-                assert untouched is None and model.small.grad is None
+            if step == 1:
+                assert model.small.grad is None
             plain.zero_grad()
             loss = sum(alone.loss(step, rank, only=every[rank][step], of=integers) for rank in range(SIZE)) / SIZE
             loss.backward()
@@ -518,29 +514,24 @@ def half_precision():
 
 @case
 def no_number_is_swallowed():
-    for how in (
-        Compression(EXACT_TOPK, momentum=0.5),
-        Compression(Int8()),
-        Compression(RandomK(0.1)),
-        Compression(pycoll.PowerSGD(2)),
-    ):
-        model, optimizer = build(how)
+    def poisoned(step, rank):
+        gradients = normal(step, rank)
+        if rank == SIZE - 1:
+            gradients["first"][3, 5] = NAN
+        return gradients
+
+    for codec in (EXACT_TOPK, Int8(), RandomK(0.1), pycoll.PowerSGD(2)):
+        model, optimizer = build(Compression(codec, momentum=0.5))
         run(model, optimizer, [0])
         optimizer.zero_grad()
-        model.loss(
-            1,
-            RANK,
-            of=lambda step, rank: {n: g * (1 if rank < SIZE - 1 else NAN) for n, g in normal(step, rank).items()},
-        ).backward()
+        model.loss(1, RANK, of=poisoned).backward()
         optimizer.synchronize()
-        for name, p in model.named_parameters():
-            assert p.grad.isnan().any(), f"{how}: rank {RANK} did not see that {name} has no gradient"
+        assert any(p.grad.isnan().any() for p in model.parameters()), f"{codec}: rank {RANK} saw no NaN"
         state = optimizer.state_dict()["pycoll"]
         for kept in (*state["residuals"].values(), *state["velocities"].values()):
-            assert torch.isfinite(kept).all(), f"{how}: it would be sent again and again"
-        optimizer.zero_grad()
-        run(model, optimizer, [2])
-        assert all(torch.isfinite(p).all() for p in model.parameters()), how
+            assert torch.isfinite(kept).all(), f"{codec}: it would be sent again and again"
+        run(model, optimizer, [2])  # as if the bad step had been skipped
+        assert all(torch.isfinite(p).all() for p in model.parameters()), codec
 
 
 @case
@@ -551,8 +542,10 @@ def different_codecs_raise():
 
 
 class Valley(nn.Module):
-    """Half the squared distance from a target, and on each rank a slope that those of the others cancel. On the slope are
-    as many elements as are sent, and it is steep: without feedback nothing else is ever sent."""
+    """Half the squared distance from a target, and on each rank a slope that those of the others cancel.
+
+    On the slope are as many elements as are sent, and it is steep: without feedback nothing else is ever sent.
+    """
 
     def __init__(self):
         super().__init__()
@@ -590,8 +583,8 @@ def error_feedback_makes_up_for_what_is_lost():
         kept, dropped = distance(codec), distance(Compression(codec, feedback=False))
         if RANK == 0:
             print(f"{codec}: mean squared distance {kept:.2e}, without feedback {dropped:.2e}, dense {dense:.2e}")
-        assert kept <= 5 * dense, f"{codec}: {kept}, dense {dense}"
-        assert dropped >= 20 * kept, f"{codec}: {dropped} without feedback, {kept} with it"
+        assert kept <= 3 * dense, f"{codec}: {kept}, dense {dense}"
+        assert dropped >= 8 * kept, f"{codec}: {dropped} without feedback, {kept} with it"
 
 
 if __name__ == "__main__":
