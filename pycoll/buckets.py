@@ -44,9 +44,11 @@ class Bucket:
     Behind the gradients lies one element a parameter: 1 where this rank has a gradient, 0 where not. It is averaged
     with them, so that ranks learn without another message which parameters got a gradient nowhere. Those keep
     ``grad=None``, and the optimizer skips them as it would in a single process.
+
+    momentum: above 0, gradients become velocities: momentum * velocity + mean, as torch.optim.SGD has them.
     """
 
-    def __init__(self, comm: Communicator, named: Sequence[Named]) -> None:
+    def __init__(self, comm: Communicator, named: Sequence[Named], momentum: float = 0.0) -> None:
         dtype = named[0][1].dtype
         step = ALIGNMENT // dtype.itemsize
         begins, count = [], 0
@@ -62,6 +64,8 @@ class Bucket:
             Slot(name, parameter, view_of(self._memory, begin, parameter))
             for (name, parameter), begin in zip(named, begins, strict=True)
         ]
+        self._momentum = momentum
+        self.velocities = {slot.name: torch.zeros_like(slot.view) for slot in self.slots} if momentum else {}
         self.waiting = len(named)  # gradients that this round still lacks
 
     @property
@@ -87,7 +91,16 @@ class Bucket:
                     slot.parameter.grad = slot.view
         for slot in self.slots:
             slot.ready = False
+            if self._momentum and slot.parameter.grad is not None:
+                velocity = self.velocities[slot.name].mul_(self._momentum).add_(slot.view)
+                slot.view.copy_(velocity)
+                drop_non_finite_(velocity)
         self.waiting = len(self.slots)
+
+
+def drop_non_finite_(memory: torch.Tensor) -> None:
+    """Zeros for what is not a number, or infinite: seen once, and not again in every later step."""
+    memory.masked_fill_(~torch.isfinite(memory), 0)
 
 
 def plan(

@@ -95,7 +95,7 @@ class Fp8(Codec):
 
     def __post_init__(self) -> None:
         format = _choice("Fp8", "format", self.format, {"e4m3": "e4m3", "e5m2": "e5m2"})
-        _set_core(self, _core.Encoder.blocks(format, _whole("Fp8", "block", self.block), False, 0))
+        _set_core(self, _core.Encoder.blocks(format, _block("Fp8", self.block), False, 0))
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Sign(Codec):
     core: _core.Encoder = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _set_core(self, _core.Encoder.blocks("bit", _whole("Sign", "block", self.block), False, 0))
+        _set_core(self, _core.Encoder.blocks("bit", _block("Sign", self.block), False, 0))
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,9 @@ class TopK(Codec):
     values: str = "fp32"
 
     def __post_init__(self) -> None:
-        if not self.scheduled():
-            _ = self.core  # raises here
+        if self.scheduled() and self.k:
+            raise InvalidArgument(f"TopK: wanted either a ratio or k, got a schedule and k {self.k}")
+        _ = self.at(0).core  # raises here
 
     @property
     def core(self) -> _core.Encoder:  # type: ignore[override]
@@ -175,8 +176,8 @@ class SharedScale(Codec):
     core: _core.Encoder = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        block = _whole("SharedScale", "block", self.block)
-        _set_core(self, _core.Encoder.shared_scale(_whole("SharedScale", "bits", self.bits), block))
+        block = _block("SharedScale", self.block)
+        _set_core(self, _core.Encoder.shared_scale(_whole("SharedScale", "bits", self.bits, 1, 64), block))
 
 
 def Chain(sparse: TopK, values: Codec) -> TopK:
@@ -187,7 +188,7 @@ def Chain(sparse: TopK, values: Codec) -> TopK:
     if not isinstance(sparse, TopK):
         raise InvalidArgument(f"Chain: the first codec is {sparse!r}, wanted a TopK")
     names = {Int8(): "int8", Int4(): "int4", Cast("bf16"): "bf16", Cast("fp16"): "fp16"}
-    if values not in names:
+    if not isinstance(values, Codec) or values not in names:
         raise InvalidArgument(f"Chain: the second codec is {values!r}, wanted Int8(), Int4() or Cast()")
     return TopK(sparse.ratio, sparse.k, sparse.exact, names[values])
 
@@ -203,6 +204,8 @@ def encode(x: Any, codec: Codec, *, residual: Any = None, step: int = 0, stream:
     Raises InvalidArgument.
     """
     core = _core_of(codec)
+    for what, number, most in (("step", step, _U64), ("stream", stream, _U32), ("index", index, _U64)):
+        _whole("encode", what, number, 0, most)
     wire = np.empty(core.most_bytes(_count(x)), np.uint8)
     bytes = core.encode(x, wire, residual, step, stream, index)
     return wire[:bytes].copy() if bytes < wire.size // 2 else wire[:bytes]
@@ -255,6 +258,7 @@ def parse(text: str) -> Codec | None:
 
 
 _HALVES = {"bf16": "bf16", "fp16": "f16"}
+_U32, _U64 = (1 << 32) - 1, (1 << 64) - 1
 
 
 def _set_core(codec: Codec, core: _core.Encoder) -> None:
@@ -269,15 +273,19 @@ def _core_of(codec: Any) -> _core.Encoder:
 
 
 def _choice(who: str, what: str, got: Any, names: dict[str, str]) -> str:
-    if got not in names:
+    if not isinstance(got, str) or got not in names:
         raise InvalidArgument(f"{who}: {what} is {got!r}, wanted {', '.join(names)}")
     return names[got]
 
 
-def _whole(who: str, what: str, got: Any, least: int = 1) -> int:
-    if isinstance(got, bool) or not isinstance(got, int) or not least <= got < 1 << 64:
-        raise InvalidArgument(f"{who}: {what} is {got!r}, wanted a whole number of at least {least}")
+def _whole(who: str, what: str, got: Any, least: int = 1, most: int = _U64) -> int:
+    if isinstance(got, bool) or not isinstance(got, int) or not least <= got <= most:
+        raise InvalidArgument(f"{who}: {what} is {got!r}, wanted a whole number from {least} to {most}")
     return got
+
+
+def _block(who: str, got: Any) -> int:
+    return _whole(who, "block", got, 1, _U32)
 
 
 def _ratio(who: str, got: Any) -> float:
@@ -288,19 +296,31 @@ def _ratio(who: str, got: Any) -> float:
 
 def _grid(who: str, format: str, block: Any, rounding: Any, seed: Any) -> _core.Encoder:
     stochastic = _choice(who, "rounding", rounding, {"nearest": "", "stochastic": "1"})
-    return _core.Encoder.blocks(format, _whole(who, "block", block), bool(stochastic), _whole(who, "seed", seed, 0))
+    return _core.Encoder.blocks(format, _block(who, block), bool(stochastic), _whole(who, "seed", seed, 0))
 
 
 def _count(x: Any) -> int:
     shape = getattr(x, "shape", None)
-    return int(np.prod(shape, dtype=np.int64)) if shape is not None else memoryview(x).nbytes // 4
+    return int(np.prod(shape, dtype=np.int64)) if shape is not None else _bytes_of(x).size // 4
 
 
 def _announced(wire: Any) -> int:
     """The number of elements that a header claims, if it could be true; the decoder looks closer."""
-    head = np.asarray(wire).reshape(-1).view(np.uint8)[8:16]
+    head = _bytes_of(wire)[8:16]
     count = int(head.view(np.uint64)[0]) if head.size == 8 else 0
     return min(count, 1 << 32)
+
+
+def _bytes_of(x: Any) -> np.ndarray:
+    """The memory of an array; nothing of what is none: the core finds the words for it."""
+    try:
+        if hasattr(x, "__array__"):
+            seen = np.asarray(x)
+        else:
+            seen = np.from_dlpack(x) if hasattr(x, "__dlpack__") else np.asarray(memoryview(x))
+        return seen.reshape(-1).view(np.uint8)
+    except TypeError:
+        return np.empty(0, np.uint8)
 
 
 __all__ = [

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .buckets import Named, Slot, view_of
+from .buckets import Bucket, Named, Slot, drop_non_finite_, view_of
 from .codec import Codec, RandomK, TopK
 from .compression import Compression
 from .feedback import Feedback
 from .powersgd import PowerSGD
+from .replicate import broadcast_tensors
 
 if TYPE_CHECKING:
     from .comm import Communicator
@@ -66,6 +67,8 @@ class CompressedBucket:
         """Waits for the mean."""
         self._work.wait()
         self._work = None
+        if self.velocity is not None:
+            drop_non_finite_(self.velocity)
         if self._meant is not None and self.residual is not None and self.velocity is not None:
             # What was sent has left the residual, but for what its format rounds away.
             sent = (self.residual.abs() * 2 <= self._meant.abs()) & (self._meant != 0)
@@ -109,21 +112,34 @@ def is_sparse(codec: Codec) -> bool:
     return isinstance(codec, (TopK, RandomK))
 
 
-def save_feedback(comm: Communicator, buckets: Sequence[CompressedBucket]) -> dict[str, Any]:
-    """What this rank has not sent yet, by parameter name."""
-    residuals, velocities = {}, {}
+def save_feedback(comm: Communicator, buckets: Sequence[Bucket | CompressedBucket]) -> dict[str, Any]:
+    """What this rank has not sent yet, and its momentum, by parameter name."""
+    residuals, velocities, step = {}, {}, 0
     for bucket in buckets:
+        if isinstance(bucket, Bucket):
+            velocities.update({name: velocity.clone() for name, velocity in bucket.velocities.items()})
+            continue
+        step = bucket.step
         if bucket.residual is not None:
             residuals.update(bucket.state_of(bucket.residual))
         if bucket.velocity is not None:
             velocities.update(bucket.state_of(bucket.velocity))
-    step = max((bucket.step for bucket in buckets), default=0)
     return {"rank": comm.rank, "ranks": comm.size, "step": step, "residuals": residuals, "velocities": velocities}
 
 
-def load_feedback(comm: Communicator, buckets: Sequence[CompressedBucket], states: Sequence[dict[str, Any]]) -> None:
-    """Takes the residuals that are this rank's: those saved by ranks that equal it modulo the number of ranks."""
+def load_feedback(
+    comm: Communicator, buckets: Sequence[Bucket | CompressedBucket], states: Sequence[dict[str, Any]]
+) -> None:
+    """Takes the residuals that are this rank's: those saved by ranks that equal it modulo the number of ranks.
+
+    Velocities of dense buckets are alike on all ranks.
+    """
     for bucket in buckets:
+        if isinstance(bucket, Bucket):
+            for name, velocity in bucket.velocities.items():
+                saved = states[0]["velocities"].get(name) if states else None
+                velocity.zero_() if saved is None else velocity.copy_(saved)
+            continue
         for memory, key in ((bucket.residual, "residuals"), (bucket.velocity, "velocities")):
             if memory is None:
                 continue
@@ -132,3 +148,14 @@ def load_feedback(comm: Communicator, buckets: Sequence[CompressedBucket], state
                 if state["rank"] % comm.size == comm.rank:
                     bucket.add_state(memory, state[key])
         bucket.step = max((state["step"] for state in states), default=0)
+
+
+def broadcast_feedback(comm: Communicator, buckets: Sequence[Bucket | CompressedBucket], root: int) -> None:
+    """Makes alike what must be alike: numbers of steps, and velocities of dense buckets. Collective."""
+    for bucket in buckets:
+        if isinstance(bucket, Bucket):
+            broadcast_tensors(comm, bucket.velocities.values(), root)
+            continue
+        step = torch.tensor([bucket.step])
+        broadcast_tensors(comm, [step], root)
+        bucket.step = int(step)

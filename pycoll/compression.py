@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,10 +56,11 @@ class Compression:
             raise InvalidArgument(f'Compression: residual is {self.residual!r}, wanted "fp32" or "bf16"')
         if self.clip not in ("before", "after"):
             raise InvalidArgument(f'Compression: clip is {self.clip!r}, wanted "before" or "after"')
-        if not 0 <= self.momentum < 1:
+        if not (is_number(self.momentum) and 0 <= self.momentum < 1):
             raise InvalidArgument(f"Compression: momentum is {self.momentum!r}, wanted at least 0 and below 1")
-        if not self.clip_norm >= 0:
-            raise InvalidArgument(f"Compression: clip_norm is {self.clip_norm!r}, wanted at least 0")
+        for what, got in (("clip_norm", self.clip_norm), ("dense_below", self.dense_below)):
+            if not (is_number(got) and got >= 0):
+                raise InvalidArgument(f"Compression: {what} is {got!r}, wanted at least 0")
 
     def takes(self, parameter: torch.Tensor) -> bool:
         """True if the parameter's gradient is compressed."""
@@ -70,6 +71,11 @@ class Compression:
         if isinstance(self.codec, PowerSGD) and parameter.dtype != torch.float32:
             return False
         return parameter.numel() * parameter.dtype.itemsize >= self.dense_below
+
+
+def is_number(x: Any) -> bool:
+    """True for what can be compared with numbers."""
+    return isinstance(x, (int, float)) and not isinstance(x, bool)
 
 
 def compression_of(codec: Any) -> Compression | None:
@@ -101,6 +107,15 @@ class Presence:
         self._seen = np.zeros(len(slots), np.uint8)  # has ever had one: its residual may still be on its way
         self._here = np.zeros(len(slots), np.uint8)
         self._work: Any = None
+
+    def seen(self) -> list[str]:
+        """Names of the parameters that have had a gradient on this rank."""
+        return [slot.name for slot, seen in zip(self._slots, self._seen, strict=True) if seen]
+
+    def note(self, names: Container[str]) -> None:
+        """Says that these had one before: in the run that a checkpoint is of."""
+        for i, slot in enumerate(self._slots):
+            self._seen[i] |= slot.name in names
 
     def launch(self) -> None:
         """Starts to ask."""

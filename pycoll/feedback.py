@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
+from .errors import InvalidArgument
 
 
 class Feedback(_core.Feedback):
@@ -43,11 +44,11 @@ class Feedback(_core.Feedback):
 
 
 def _zeros(like: Any, dtype: str) -> Any:
-    from .errors import InvalidArgument
-
     if dtype not in ("fp32", "bf16"):
         raise InvalidArgument(f"Feedback: dtype is {dtype!r}, wanted fp32 or bf16")
     arrays = like if isinstance(like, (list, tuple)) else [like]
+    if not arrays or (isinstance(like, int) and like < 0):
+        raise InvalidArgument(f"Feedback: like is {like!r}, wanted an array, a list of them, or a number of elements")
     count = like if isinstance(like, int) else sum(int(np.prod(np.shape(x), dtype=np.int64)) for x in arrays)
     if dtype == "bf16" or hasattr(arrays[0], "data_ptr"):
         import torch

@@ -14,7 +14,7 @@ import pycoll
 from pycoll.agree import check_agreement
 from pycoll.buckets import Bucket, Named, plan
 from pycoll.codec import Codec
-from pycoll.compressed_bucket import CompressedBucket, load_feedback, save_feedback
+from pycoll.compressed_bucket import CompressedBucket, broadcast_feedback, load_feedback, save_feedback
 from pycoll.compression import Compression, Presence, clip_, compression_of
 from pycoll.parameters import check_named, check_no_momentum, check_parameters, describe
 from pycoll.replicate import broadcast_state_dict, broadcast_tensors
@@ -163,11 +163,14 @@ class DistributedOptimizer(torch.optim.Optimizer):
         """The wrapped optimizer's state: a checkpoint loads with or without pycoll, on any number of ranks.
 
         With a codec, the key ``"pycoll"`` holds what this rank's error feedback has not sent yet, by parameter name: it
-        differs from rank to rank, so each rank saves its own.
+        differs from rank to rank, so each rank saves its own. Training goes on to the bit, but for a TopK that is not
+        exact and for PowerSGD: a threshold and factors are estimated anew.
         """
         state = self.optimizer.state_dict()
-        compressed = self._compressed()
-        return {**state, "pycoll": save_feedback(self._comm, compressed)} if compressed else state
+        if not self._compression:
+            return state
+        seen = self._presence.seen() if self._presence else []
+        return {**state, "pycoll": {**save_feedback(self._comm, self._buckets), "seen": seen}}
 
     def load_state_dict(self, state_dict: dict[str, Any] | Sequence[dict[str, Any]]) -> None:  # type: ignore[override]
         """Loads on this rank. If only rank 0 has the checkpoint, call :meth:`broadcast_state` everywhere after.
@@ -178,7 +181,10 @@ class DistributedOptimizer(torch.optim.Optimizer):
         """
         states = [state_dict] if isinstance(state_dict, dict) else list(state_dict)
         self.optimizer.load_state_dict(states[0])
-        load_feedback(self._comm, self._compressed(), [state["pycoll"] for state in states if "pycoll" in state])
+        saved = [state["pycoll"] for state in states if "pycoll" in state]
+        load_feedback(self._comm, self._buckets, saved)
+        if self._presence:
+            self._presence.note({name for state in saved for name in state["seen"]})
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clears gradients. Collective after a backward pass whose step was skipped: what is under way is finished."""
@@ -282,6 +288,8 @@ class DistributedOptimizer(torch.optim.Optimizer):
         known = {id(parameter) for parameter in own}
         self.broadcast(own + [parameter for _, parameter in self._named if id(parameter) not in known], root)
         broadcast_state_dict(self._comm, self.optimizer, root)
+        if self._compression:
+            broadcast_feedback(self._comm, self._buckets, root)
 
     def stats(self) -> dict[str, Any]:
         """What the gradients' communicator has done on this rank, bytes on the wire among them: see ``comm.stats``.
@@ -335,22 +343,25 @@ class DistributedOptimizer(torch.optim.Optimizer):
         facts += [(f"parameter {i}", f"'{name}' {describe(parameter)}") for i, (name, parameter) in enumerate(named)]
         check_agreement(self._comm, "DistributedOptimizer", facts)
         self._frozen += [entry for entry in named if not entry[1].requires_grad]
-        if self._comm.size == 1:
-            return
         how = self._compression
+        if self._comm.size == 1 and not how:
+            return
         trained = [entry for entry in named if entry[1].requires_grad]
         for members in plan(trained, self._bucket_bytes, lambda p: (p.dtype, bool(how and how.takes(p)))):
             if how and how.takes(members[0][1]):
                 self._buckets.append(CompressedBucket(self._comm, members, how))
             else:
-                self._buckets.append(Bucket(self._comm, members))
+                self._buckets.append(Bucket(self._comm, members, how.momentum if how else 0.0))
             for s, (_, parameter) in enumerate(members):
                 hook = _hook(weakref.ref(self), len(self._buckets) - 1, s)
                 self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
                 self._owned.append(id(parameter))
                 _owners[id(parameter)] = weakref.ref(self)
         compressed = self._compressed()
+        seen = self._presence.seen() if self._presence else []
         self._presence = Presence(self._comm, [s for b in compressed for s in b.slots]) if compressed else None
+        if self._presence:
+            self._presence.note(seen)
 
     def _on_gradient(self, b: int, s: int) -> None:
         """A backward pass has added to the gradient of slot `s` of bucket `b`."""

@@ -121,6 +121,8 @@ class _Run:
         before = self._comm.stats()["wire_bytes"]
         self._comm.allreduce(summed, **self._options)
         self._clock.lap("wire")
+        # Every rank has the same sums, so all forget what is not finite, or it would be sent again and again.
+        poisoned = not (np.isfinite(summed).all() and np.isfinite(self._p).all())
         mine, sums = iter(own), iter(parts)
         for i, (matrix, p) in enumerate(zip(self._matrices, self._p_parts, strict=True)):
             result = self._outputs[i].reshape(matrix.shape)
@@ -133,6 +135,10 @@ class _Run:
                 result[...] = p
                 if self._kept:
                     matrix[...] = 0
+        if poisoned:
+            self._factors.clear()
+            for matrix in self._matrices if self._kept else ():
+                matrix[~np.isfinite(matrix)] = 0
         self._clock.lap("decode")
         self._note(self._comm.stats()["wire_bytes"] - before, summed.size)
         self._done = True

@@ -54,9 +54,7 @@ SPARSE = {
     "topk-int4": (TopK(0.05, values="int4"), 4),
 }
 RANDOM = {"randomk": RandomK(0.05, seed=9), "randomk-k": RandomK(k=7)}
-CODECS = (
-    {name: row[0] for name, row in DENSE.items()} | {name: row[0] for name, row in SPARSE.items()} | RANDOM
-)
+CODECS = {name: row[0] for name, row in DENSE.items()} | {name: row[0] for name, row in SPARSE.items()} | RANDOM
 # Nothing is rounded away that the residual does not hold to the bit.
 EXACT = ["identity", "bf16", "fp16", "topk-exact", "topk-near", "topk-k", "topk-bf16", "topk-fp16", *RANDOM]
 

@@ -108,7 +108,12 @@ PyFeedback::PyFeedback(const py::object& residual) {
 }
 
 std::shared_ptr<Codec> codec_of(const py::object& codec, const char* operation) {
-  const py::object core = py::getattr(codec, "core", py::none());
+  py::object core = py::none();
+  try {
+    core = codec.attr("core");
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(PyExc_AttributeError)) throw;  // a codec that says what it lacks
+  }
   PYCOLL_CHECK(py::isinstance<Codec>(core), operation, ": got codec ", std::string(py::repr(codec)),
                ", wanted one of pycoll.codec, pycoll.Int8() for example");
   return core.cast<std::shared_ptr<Codec>>();

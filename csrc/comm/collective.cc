@@ -34,11 +34,12 @@ uint64_t hash_of(const Layout& layout) {
   return hash | 1;
 }
 
-// The same of what a codec is, and where it is used.
+// The same of what a codec is, where it is used, and of the step if it was given.
 uint64_t hash_of(const Compression& compression) {
   uint64_t hash = 1469598103934665603u;
   for (const char letter : compression.codec->describe()) hash = (hash ^ uint8_t(letter)) * 1099511628211u;
-  return (hash ^ uint64_t(compression.everywhere)) * 1099511628211u | 1;
+  hash = (hash ^ uint64_t(compression.everywhere)) * 1099511628211u;
+  return (hash ^ (compression.step ? *compression.step + 1 : 0)) * 1099511628211u | 1;
 }
 
 }  // namespace
@@ -220,7 +221,8 @@ void Communicator::explain(const Call& call, Deadline deadline) {
   std::string called = describe(plan_.signature);
   if (call.uneven && call.kind != Kind::alltoall) called += " counts " + list_of(call.layout);
   if (call.compression.codec)
-    called += concat(" codec ", call.compression.codec->describe(), call.compression.everywhere ? " everywhere" : "");
+    called += concat(" codec ", call.compression.codec->describe(), call.compression.everywhere ? " everywhere" : "",
+                     call.compression.step ? concat(" step ", *call.compression.step) : "");
   const std::string sentence = disagreement(net, called, call.site ? call.site() : "", scratch_);
   node_->board().complete();  // ranks can go on: all raise this
   throw MismatchError(sentence);
