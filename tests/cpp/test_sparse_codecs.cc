@@ -176,7 +176,7 @@ TEST("mutated payloads with the right checksum are refused or decoded, never mor
 }
 
 TEST("parameters that mean nothing are refused; descriptions tell codecs apart") {
-  const auto refused = [](auto parameters) {
+  const auto refused = [](const auto& make) {
     try {
       make();
     } catch (const InvalidArgument&) {
