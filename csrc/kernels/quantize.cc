@@ -41,6 +41,7 @@ size_t quantized_bytes(Grid grid, uint32_t block, size_t count) {
 
 void quantize(const Quantizer& how, const float* in, float* residual, size_t count, std::byte* payload) {
   assert(is_block(how.block));
+  if (count == 0) return;  // payload may be null
   const size_t scales = (count + how.block - 1) / how.block * 4, padded = scale_bytes(how.block, count);
   std::memset(payload + scales, 0, padded - scales);
   quantize_table().quantize[int(how.grid)]({how, in, residual, count, payload, payload + padded});
