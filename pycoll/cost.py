@@ -19,10 +19,15 @@ WINDOW = 16  # messages under way at once
 
 @dataclass(frozen=True)
 class Link:
-    """What a rank has of the network while all ranks use it: a message of b bytes takes latency + b / bandwidth."""
+    """What a rank has of the network while all ranks use it: a message of b bytes takes latency + b / bandwidth.
+
+    bandwidth: to one neighbour, while another one sends. spread: to all others at once, as they all do: no more than
+    that, for streams that meet at a receiver wait for each other.
+    """
 
     latency: float
     bandwidth: float
+    spread: float
 
 
 @dataclass(frozen=True)
@@ -141,19 +146,17 @@ def _between(codec: Codec, count: float, group: Group, speed: Speed, add: float)
 
 
 def _dense(count: float, group: Group, add: float, itemsize: int = 4) -> Cost:
-    ranks, size = group.nodes, count * itemsize
-    share = (ranks - 1) / ranks
-    if size <= SMALL:
+    ranks, size, link = group.nodes, count * itemsize, group.link
+    sent, adding = 2 * size * (ranks - 1) / ranks, add * count * (ranks - 1) / ranks
+    if size <= SMALL:  # doubling
         cube = int(math.log2(ranks))
-        sent, rounds, added = size * cube, cube + 2 * (2**cube != ranks), cube * count
-    elif itemsize == 2:
-        sent, rounds, added = 2 * size * share, 2 * math.ceil((ranks - 1) / WINDOW), count * share
-    elif size <= MIDDLE:
-        sent, rounds, added = 2 * size * share, (1 if ranks == 2 else 2 * rounds_of_tree(ranks)), count * share
-    else:  # a ring, which adds up one segment while others travel
-        wire = _travel(group.link, 2 * (ranks - 1), 2 * size * share)
-        return Cost(wire.wire, add * count * share, max(wire.wire, add * count * share), wire.bytes)
-    return _travel(group.link, rounds, sent) + _work(add * added)
+        return _travel(link, cube + 2 * (2**cube != ranks), size * cube) + _work(add * count * cube)
+    if itemsize == 2:  # pairwise
+        return _spread(group, sent, 2) + _work(adding)
+    if size <= MIDDLE:  # circulant; of two ranks doubling
+        return _travel(link, 1 if ranks == 2 else 2 * rounds_of_tree(ranks), sent) + _work(adding)
+    ring = _travel(link, 2 * (ranks - 1), sent)  # adds up one segment while others travel
+    return Cost(ring.wire, adding, max(ring.wire, adding), sent)
 
 
 def _two_shot(count: float, group: Group, speed: Speed, add: float) -> Cost:
@@ -161,12 +164,12 @@ def _two_shot(count: float, group: Group, speed: Speed, add: float) -> Cost:
     ranks, chunk = group.ranks, count / group.ranks
     others = chunk * (ranks - 1)
     first = _overlapped(
-        _travel(group.link, math.ceil((ranks - 1) / WINDOW), speed.bytes * others),
+        _spread(group, speed.bytes * others, 1),
         speed.encode * others + speed.add * others + 3 * add * chunk,
         others,
     )
     second = _overlapped(
-        _travel(group.link, math.ceil((ranks - 1) / WINDOW), speed.bytes * others),
+        _spread(group, speed.bytes * others, 1),
         (speed.encode + speed.decode) * chunk + speed.decode * others,
         chunk,
     )
@@ -180,7 +183,7 @@ def _sparse(count: float, group: Group, speed: Speed, add: float) -> Cost:
     entries = speed.bytes * count / 6
     counters = _dense(min(max(entries / 16, 64), 4096), group, 0)
     lengths = _travel(group.link, 1 + rounds_of_tree(ranks), 0)
-    exchanges = _travel(group.link, 2 * math.ceil((ranks - 1) / WINDOW), 2 * sent)
+    exchanges = _spread(group, 2 * sent, 2)
     each = speed.encode + speed.select / ranks + speed.add * (ranks - 1) / ranks + speed.decode
     return _work(each * count) + counters + lengths + exchanges
 
@@ -188,6 +191,12 @@ def _sparse(count: float, group: Group, speed: Speed, add: float) -> Cost:
 def _travel(link: Link, rounds: float, bytes: float) -> Cost:
     seconds = rounds * link.latency + bytes / link.bandwidth
     return Cost(wire=seconds, seconds=seconds, bytes=bytes)
+
+
+def _spread(group: Group, bytes: float, times: int) -> Cost:
+    """All send to all, a window of messages under way, so many times."""
+    rounds = times * math.ceil((group.ranks - 1) / WINDOW)
+    return _travel(replace(group.link, bandwidth=group.link.spread), rounds, bytes)
 
 
 def _work(seconds: float) -> Cost:

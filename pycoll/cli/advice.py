@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from pycoll.codec import Cast, Codec, Fp8, Int8, SharedScale, TopK
-from pycoll.cost import Bucket, Cost, Group, Link, Speed, compressed, crossing, dense, exposed
+from pycoll.cost import Bucket, Cost, Group, Speed, compressed, crossing, dense, exposed
 
 DENSE, HALVES = "dense fp32", "dense bf16"
 SLOWEST, FASTEST = 1e2, 1e13  # bytes a second between which a break-even is looked for
@@ -86,7 +86,8 @@ def pays_below(codec: Codec, buckets: Sequence[Bucket], group: Group, speed: Spe
         return None
 
     def saved(bandwidth: float) -> float:
-        return gain(codec, buckets, replace(group, link=Link(group.link.latency, bandwidth)), speed, add)
+        link = replace(group.link, bandwidth=bandwidth, spread=bandwidth * group.link.spread / group.link.bandwidth)
+        return gain(codec, buckets, replace(group, link=link), speed, add)
 
     found = crossing(saved, SLOWEST, FASTEST)
     return 0.0 if found == SLOWEST else math.inf if found == FASTEST else found
@@ -167,7 +168,7 @@ def show(rows: Sequence[Row], buckets: Sequence[Bucket], group: Group, measured:
     if group.ranks > 1:
         print(
             f"{where}, link {origin}: {duration(group.link.latency)} a message, "
-            f"{speed_of(group.link.bandwidth)} each way"
+            f"{speed_of(group.link.bandwidth)} each way to a neighbour, {speed_of(group.link.spread)} to all at once"
         )
     if group.memory:
         print(f"dense ones go through shared memory, {speed_of(1 / group.memory)}, measured: no link is used")

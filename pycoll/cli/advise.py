@@ -127,6 +127,7 @@ def asked(args: argparse.Namespace, measured: Group) -> Group:
     link = Link(
         measured.link.latency if args.latency is None else args.latency,
         measured.link.bandwidth if args.bandwidth is None else args.bandwidth,
+        measured.link.spread if args.bandwidth is None else args.bandwidth,
     )
     if args.ranks is None and args.bandwidth is None:
         return replace(measured, link=link)
