@@ -172,6 +172,7 @@ def show(rows: Sequence[Row], buckets: Sequence[Bucket], group: Group, measured:
         )
     if group.memory:
         print(f"dense ones go through shared memory, {speed_of(1 / group.memory)}, measured: no link is used")
+    better = min(rows[:2], key=lambda row: row.seconds)
     verified = any(row.measured for row in rows)
     titles = ["", "predicted", "wire", "kernels", "bytes a rank", "ratio", "pays below"]
     titles += ["beyond compute", "hidden"] * bool(compute) + ["measured", "pred/meas"] * verified
@@ -184,9 +185,8 @@ def show(rows: Sequence[Row], buckets: Sequence[Bucket], group: Group, measured:
             cells += [duration(row.exposed), f"{1 - row.exposed / row.seconds:.0%}" if row.seconds else ""]
         if verified:
             cells += [duration(row.measured), f"{row.seconds / row.measured:.2f}"] if row.measured else ["", ""]
-        plain = min(rows[:2], key=lambda row: row.seconds)
-        if row.seconds > plain.seconds and row not in rows[:2]:
-            cells.append(f"slower than {plain.name}")
+        if row.seconds > better.seconds and row not in rows[:2]:
+            cells.append(f"slower than {better.name}")
         table.append(cells)
     widths = [max(len(cells[i]) for cells in table if i < len(cells)) for i in range(len(titles))]
     for name, *cells in table:  # a remark behind the last column stands as it is
