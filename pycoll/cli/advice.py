@@ -142,7 +142,8 @@ def recommendation(
             f"{duration(best.exposed)}, most of it for its {cause}."
         )
     else:
-        why = "" if best.pays_below is None else f", as the link is slower than {speed_of(best.pays_below)}"
+        link = f", as the link's {speed_of(group.link.bandwidth)} are below its break-even"
+        why = f"{link}, {speed_of(best.pays_below)}" if best.pays_below and math.isfinite(best.pays_below) else ""
         said = (
             f"Use {best.name}: {duration(best.exposed)} a step instead of {duration(plain.exposed)} for {plain.name}, "
             f"{plain.exposed / max(best.exposed, 1e-9):.1f} times less{why}."
