@@ -14,13 +14,14 @@ import numpy as np
 
 from pycoll import _core
 from pycoll.codec import Codec, Identity, RandomK, SharedScale, TopK
-from pycoll.cost import SEGMENT, WINDOW, Bucket, Group, Link, Speed, rounds_of_tree
+from pycoll.cost import WINDOW, Bucket, Group, Link, Speed, rounds_of_tree
 from pycoll.powersgd import PowerSGD
 
 from .tune import slowest, time_batch
 
 ROUNDS = 5
 SENT = (16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20)  # bytes that each rank sends
+SEGMENT = 64 << 10  # elements, as two_shot.cc has them
 MOST = 4 << 20  # elements that kernels are measured with: more than the caches hold
 
 
@@ -84,10 +85,14 @@ class Point(NamedTuple):
 
 
 def fit(points: Sequence[Point]) -> Link:
-    """The link whose rounds * latency + near / bandwidth + far / spread are, in proportion, nearest to the seconds."""
+    """The link whose rounds * latency + near / bandwidth + far / spread are nearest to the seconds.
+
+    Weights are between those for equal errors in proportion, which would leave the bandwidth to the many short messages,
+    and for equal errors in seconds, which would leave the latency to the longest one.
+    """
     table = np.array(points, np.float64)
-    rows = table[:, :3] / table[:, 3:]
-    latency, near, far = np.linalg.lstsq(rows, np.ones(len(rows)), rcond=None)[0]
+    weights = table[:, 3] ** -0.75
+    latency, near, far = np.linalg.lstsq(table[:, :3] * weights[:, None], table[:, 3] * weights, rcond=None)[0]
     return Link(max(float(latency), 1e-9), 1 / max(float(near), 1e-15), 1 / max(float(far), 1e-15))
 
 
