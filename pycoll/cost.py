@@ -202,7 +202,7 @@ def _work(seconds: float) -> Cost:
 
 
 def _overlapped(wire: Cost, kernels: float) -> Cost:
-    """Kernels work on one segment while others travel. Half of the shorter one is hidden: measured, see docs/advise.md."""
+    """Kernels work on one segment while others travel: half of what is shorter is hidden (docs/advise.md)."""
     longer, shorter = max(wire.wire, kernels), min(wire.wire, kernels)
     return Cost(wire.wire, kernels, longer + shorter / 2, wire.bytes)
 

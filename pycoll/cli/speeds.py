@@ -87,8 +87,8 @@ class Point(NamedTuple):
 def fit(points: Sequence[Point]) -> Link:
     """The link whose rounds * latency + near / bandwidth + far / spread are nearest to the seconds.
 
-    Weights are between those for equal errors in proportion, which would leave the bandwidth to the many short messages,
-    and for equal errors in seconds, which would leave the latency to the longest one.
+    Weights are between those for equal errors in proportion, which would leave the bandwidth to the many short
+    messages, and for equal errors in seconds, which would leave the latency to the longest one.
     """
     table = np.array(points, np.float64)
     weights = table[:, 3] ** -0.75
