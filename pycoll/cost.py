@@ -13,16 +13,21 @@ from dataclasses import dataclass, replace
 from .codec import Codec, RandomK, SharedScale, TopK
 from .powersgd import PowerSGD
 
-SMALL, MIDDLE, SEGMENT = 16 << 10, 1 << 20, 64 << 10  # as select.cc and two_shot.cc have them
+SMALL, MIDDLE = 16 << 10, 1 << 20  # bytes, as select.cc has them
 WINDOW = 16  # messages under way at once
 
 
 @dataclass(frozen=True)
 class Link:
-    """What a rank has of the network while all ranks use it: a message of b bytes takes latency + b / bandwidth."""
+    """What a rank has of the network while all ranks use it: a message of b bytes takes latency + b / bandwidth.
+
+    bandwidth: to one neighbour, while another one sends. spread: to all others at once, as they all do: no more than
+    that, for streams that meet at a receiver wait for each other.
+    """
 
     latency: float
     bandwidth: float
+    spread: float
 
 
 @dataclass(frozen=True)
@@ -141,19 +146,17 @@ def _between(codec: Codec, count: float, group: Group, speed: Speed, add: float)
 
 
 def _dense(count: float, group: Group, add: float, itemsize: int = 4) -> Cost:
-    ranks, size = group.nodes, count * itemsize
-    share = (ranks - 1) / ranks
-    if size <= SMALL:
+    ranks, size, link = group.nodes, count * itemsize, group.link
+    sent, adding = 2 * size * (ranks - 1) / ranks, add * count * (ranks - 1) / ranks
+    if size <= SMALL:  # doubling
         cube = int(math.log2(ranks))
-        sent, rounds, added = size * cube, cube + 2 * (2**cube != ranks), cube * count
-    elif itemsize == 2:
-        sent, rounds, added = 2 * size * share, 2 * math.ceil((ranks - 1) / WINDOW), count * share
-    elif size <= MIDDLE:
-        sent, rounds, added = 2 * size * share, (1 if ranks == 2 else 2 * rounds_of_tree(ranks)), count * share
-    else:  # a ring, which adds up one segment while others travel
-        wire = _travel(group.link, 2 * (ranks - 1), 2 * size * share)
-        return Cost(wire.wire, add * count * share, max(wire.wire, add * count * share), wire.bytes)
-    return _travel(group.link, rounds, sent) + _work(add * added)
+        return _travel(link, cube + 2 * (2**cube != ranks), size * cube) + _work(add * count * cube)
+    if itemsize == 2:  # pairwise
+        return _spread(group, sent, 2) + _work(adding)
+    if size <= MIDDLE:  # circulant; of two ranks doubling
+        return _travel(link, 1 if ranks == 2 else 2 * rounds_of_tree(ranks), sent) + _work(adding)
+    ring = _travel(link, 2 * (ranks - 1), sent)  # adds up one segment while others travel
+    return Cost(ring.wire, adding, max(ring.wire, adding), sent)
 
 
 def _two_shot(count: float, group: Group, speed: Speed, add: float) -> Cost:
@@ -161,14 +164,12 @@ def _two_shot(count: float, group: Group, speed: Speed, add: float) -> Cost:
     ranks, chunk = group.ranks, count / group.ranks
     others = chunk * (ranks - 1)
     first = _overlapped(
-        _travel(group.link, math.ceil((ranks - 1) / WINDOW), speed.bytes * others),
-        speed.encode * others + speed.add * others + 3 * add * chunk,
-        others,
+        _spread(group, speed.bytes * others, 1),
+        (speed.encode + speed.add) * others + 3 * add * chunk,
     )
     second = _overlapped(
-        _travel(group.link, math.ceil((ranks - 1) / WINDOW), speed.bytes * others),
+        _spread(group, speed.bytes * others, 1),
         (speed.encode + speed.decode) * chunk + speed.decode * others,
-        chunk,
     )
     return first + second
 
@@ -180,7 +181,7 @@ def _sparse(count: float, group: Group, speed: Speed, add: float) -> Cost:
     entries = speed.bytes * count / 6
     counters = _dense(min(max(entries / 16, 64), 4096), group, 0)
     lengths = _travel(group.link, 1 + rounds_of_tree(ranks), 0)
-    exchanges = _travel(group.link, 2 * math.ceil((ranks - 1) / WINDOW), 2 * sent)
+    exchanges = _spread(group, 2 * sent, 2)
     each = speed.encode + speed.select / ranks + speed.add * (ranks - 1) / ranks + speed.decode
     return _work(each * count) + counters + lengths + exchanges
 
@@ -190,14 +191,20 @@ def _travel(link: Link, rounds: float, bytes: float) -> Cost:
     return Cost(wire=seconds, seconds=seconds, bytes=bytes)
 
 
+def _spread(group: Group, bytes: float, times: int) -> Cost:
+    """All send to all, a window of messages under way, so many times."""
+    rounds = times * math.ceil((group.ranks - 1) / WINDOW)
+    return _travel(replace(group.link, bandwidth=group.link.spread), rounds, bytes)
+
+
 def _work(seconds: float) -> Cost:
     return Cost(kernels=seconds, seconds=seconds)
 
 
-def _overlapped(wire: Cost, kernels: float, count: float) -> Cost:
-    """Kernels work on one segment while others travel; nothing travels before the first one is made."""
-    first = kernels * min(1.0, SEGMENT / count)
-    return Cost(wire.wire, kernels, max(wire.wire, kernels - first) + first, wire.bytes)
+def _overlapped(wire: Cost, kernels: float) -> Cost:
+    """Kernels work on one segment while others travel: half of what is shorter is hidden (docs/advise.md)."""
+    longer, shorter = max(wire.wire, kernels), min(wire.wire, kernels)
+    return Cost(wire.wire, kernels, longer + shorter / 2, wire.bytes)
 
 
 def crossing(falls: Callable[[float], float], low: float, high: float) -> float:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "tools" / "hosts"))
 
 from hosts import Hosts, missing  # noqa: E402
 
-FREE = Link(0.0, 1e9)  # no latency, 1 GB/s
+FREE = Link(0.0, 1e9, 1e9)  # no latency, 1 GB/s
 MILLION = Bucket(((1_000_000,),))
 
 
@@ -38,7 +38,7 @@ def test_dense_bytes_are_those_of_the_algorithms():
 
 
 def test_latency_counts_rounds():
-    slow = Link(1.0, math.inf)
+    slow = Link(1.0, math.inf, math.inf)
     # 2 to agree; then doubling 2, circulant 4, ring 6.
     assert [dense(count, four(slow), 0.0).seconds for count in (10, 100_000, 10_000_000)] == [4, 6, 8]
     assert dense(100_000, four(slow), 0.0, itemsize=2).seconds == 4
@@ -75,35 +75,38 @@ def advised(speed: Speed, link: Link, name: str = "topk:0.05", compute: float = 
 
 def test_break_even_is_where_both_take_as_long():
     speed = Speed(2e-9, 1e-9, 1e-9, 0.3)
-    rows, said = advised(speed, Link(0.0, 1e6))
+    rows, said = advised(speed, Link(0.0, 1e6, 1e6))
     assert said.startswith("Use topk:0.05")
     at = rows[2].pays_below
-    slower, _ = advised(speed, Link(0.0, at * 1.01))
-    faster, _ = advised(speed, Link(0.0, at * 0.99))
+    slower, _ = advised(speed, Link(0.0, at * 1.01, at * 1.01))
+    faster, _ = advised(speed, Link(0.0, at * 0.99, at * 0.99))
     assert slower[2].seconds > slower[1].seconds and faster[2].seconds < faster[1].seconds
 
 
 def test_topk_that_does_not_pay_is_told_what_it_needs():
     speed = Speed(1e-9, bytes=0.3)
-    _, said = advised(speed, Link(0.0, 2.8e9))
+    _, said = advised(speed, Link(0.0, 2.8e9, 2.8e9))
     assert "Use no codec" in said and "topk:0.05 off: needs k/N below" in said and "you asked 5 %" in said
     needed = float(said.split("below ")[1].split()[0]) / 100
-    below, _ = advised(replace(speed, bytes=speed.bytes * needed / 0.05 * 0.9), Link(0.0, 2.8e9))
+    below, _ = advised(replace(speed, bytes=speed.bytes * needed / 0.05 * 0.9), Link(0.0, 2.8e9, 2.8e9))
     assert below[2].seconds < below[1].seconds
-    _, said = advised(speed, Link(0.0, 1e12))
+    _, said = advised(speed, Link(0.0, 1e12, 1e12))
     assert "no k/N pays" in said
 
 
 def test_compute_hides_what_fits_beside_it():
     assert exposed([1.0, 1.0], 0.0) == 2.0
     assert exposed([1.0, 1.0], 30.0) == 1.0  # the last bucket is ready when compute ends
-    rows, _ = advised(Speed(1e-9, bytes=0.3), Link(0.0, 1e6), compute=1.0)
+    rows, _ = advised(Speed(1e-9, bytes=0.3), Link(0.0, 1e6, 1e6), compute=1.0)
     assert rows[0].exposed <= rows[0].seconds
 
 
 def test_fit_finds_the_link():
-    link = speeds.fit([(r, b, r * 50e-6 + b / 125e6) for r, b in ((2, 0), (5, 1e4), (5, 1e5), (5, 3e6))])
-    assert link.latency == pytest.approx(50e-6) and link.bandwidth == pytest.approx(125e6)
+    link = Link(50e-6, 125e6, 100e6)
+    points = [speeds.Point(5, b, 0, 5 * link.latency + b / link.bandwidth) for b in (1e4, 1e5, 3e6)]
+    points += [speeds.Point(3, 0, b, 3 * link.latency + b / link.spread) for b in (1e4, 1e5, 3e6)]
+    found = speeds.fit(points)
+    assert (found.latency, found.bandwidth, found.spread) == pytest.approx((50e-6, 125e6, 100e6))
 
 
 def test_buckets():

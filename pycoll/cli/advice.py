@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from pycoll.codec import Cast, Codec, Fp8, Int8, SharedScale, TopK
-from pycoll.cost import Bucket, Cost, Group, Link, Speed, compressed, crossing, dense, exposed
+from pycoll.cost import Bucket, Cost, Group, Speed, compressed, crossing, dense, exposed
 
 DENSE, HALVES = "dense fp32", "dense bf16"
 SLOWEST, FASTEST = 1e2, 1e13  # bytes a second between which a break-even is looked for
@@ -86,7 +86,8 @@ def pays_below(codec: Codec, buckets: Sequence[Bucket], group: Group, speed: Spe
         return None
 
     def saved(bandwidth: float) -> float:
-        return gain(codec, buckets, replace(group, link=Link(group.link.latency, bandwidth)), speed, add)
+        link = replace(group.link, bandwidth=bandwidth, spread=bandwidth * group.link.spread / group.link.bandwidth)
+        return gain(codec, buckets, replace(group, link=link), speed, add)
 
     found = crossing(saved, SLOWEST, FASTEST)
     return 0.0 if found == SLOWEST else math.inf if found == FASTEST else found
@@ -141,7 +142,8 @@ def recommendation(
             f"{duration(best.exposed)}, most of it for its {cause}."
         )
     else:
-        why = "" if best.pays_below is None else f", as the link is slower than {speed_of(best.pays_below)}"
+        link = f", as the link's {speed_of(group.link.bandwidth)} are below its break-even"
+        why = f"{link}, {speed_of(best.pays_below)}" if best.pays_below and math.isfinite(best.pays_below) else ""
         said = (
             f"Use {best.name}: {duration(best.exposed)} a step instead of {duration(plain.exposed)} for {plain.name}, "
             f"{plain.exposed / max(best.exposed, 1e-9):.1f} times less{why}."
@@ -167,10 +169,11 @@ def show(rows: Sequence[Row], buckets: Sequence[Bucket], group: Group, measured:
     if group.ranks > 1:
         print(
             f"{where}, link {origin}: {duration(group.link.latency)} a message, "
-            f"{speed_of(group.link.bandwidth)} each way"
+            f"{speed_of(group.link.bandwidth)} each way to a neighbour, {speed_of(group.link.spread)} to all at once"
         )
     if group.memory:
         print(f"dense ones go through shared memory, {speed_of(1 / group.memory)}, measured: no link is used")
+    better = min(rows[:2], key=lambda row: row.seconds)
     verified = any(row.measured for row in rows)
     titles = ["", "predicted", "wire", "kernels", "bytes a rank", "ratio", "pays below"]
     titles += ["beyond compute", "hidden"] * bool(compute) + ["measured", "pred/meas"] * verified
@@ -183,9 +186,8 @@ def show(rows: Sequence[Row], buckets: Sequence[Bucket], group: Group, measured:
             cells += [duration(row.exposed), f"{1 - row.exposed / row.seconds:.0%}" if row.seconds else ""]
         if verified:
             cells += [duration(row.measured), f"{row.seconds / row.measured:.2f}"] if row.measured else ["", ""]
-        plain = min(rows[:2], key=lambda row: row.seconds)
-        if row.seconds > plain.seconds and row not in rows[:2]:
-            cells.append(f"slower than {plain.name}")
+        if row.seconds > better.seconds and row not in rows[:2]:
+            cells.append(f"slower than {better.name}")
         table.append(cells)
     widths = [max(len(cells[i]) for cells in table if i < len(cells)) for i in range(len(titles))]
     for name, *cells in table:  # a remark behind the last column stands as it is

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,10 @@ def asked(args: argparse.Namespace, measured: Group) -> Group:
     link = Link(
         measured.link.latency if args.latency is None else args.latency,
         measured.link.bandwidth if args.bandwidth is None else args.bandwidth,
+        measured.link.spread if args.bandwidth is None else args.bandwidth,
     )
+    if math.isinf(link.bandwidth) and (args.ranks or 1) > 1:
+        raise LaunchError("one rank has no link to measure: give --bandwidth and --latency too, or start more ranks")
     if args.ranks is None and args.bandwidth is None:
         return replace(measured, link=link)
     return Group(link, args.ranks or measured.nodes)

@@ -8,19 +8,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pycoll import _core
 from pycoll.codec import Codec, Identity, RandomK, SharedScale, TopK
-from pycoll.cost import SEGMENT, Bucket, Group, Link, Speed, rounds_of_tree
+from pycoll.cost import WINDOW, Bucket, Group, Link, Speed, rounds_of_tree
 from pycoll.powersgd import PowerSGD
 
 from .tune import slowest, time_batch
 
 ROUNDS = 5
-CHUNKS = (4 << 10, 32 << 10, 256 << 10, 1 << 20)  # bytes a rank
+SENT = (16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20)  # bytes that each rank sends
+SEGMENT = 64 << 10  # elements, as two_shot.cc has them
 MOST = 4 << 20  # elements that kernels are measured with: more than the caches hold
 
 
@@ -37,8 +38,9 @@ def group_of(comm: Any, seconds: float) -> Group:
     node = comm.split(sorted(ranks_of).index(comm.hosts[comm.rank]), comm.rank)
     across = comm.split(node.rank if node.rank < lanes else None, comm.rank)
     inside = _inside(comm, node, seconds)
-    own = link_of(across, seconds) if across else Link(0.0, math.inf)
-    link = Link(slowest(comm, own.latency), 1 / slowest(comm, 1 / own.bandwidth))
+    own = link_of(across, seconds) if across else Link(0.0, math.inf, math.inf)
+    slow = [slowest(comm, x) for x in (own.latency, 1 / own.bandwidth, 1 / own.spread)]
+    link = Link(slow[0], 1 / slow[1], 1 / slow[2])
     return Group(link, len(ranks_of), lanes, inside=inside)
 
 
@@ -55,24 +57,43 @@ def _inside(comm: Any, node: Any, seconds: float) -> float:
 
 
 def link_of(comm: Any, seconds: float) -> Link:
-    """Latency and bandwidth: a barrier, and what every rank streams to the next one in a ring, by length."""
+    """What every rank streams to the next one in a ring, and to all others at once, by length; until one is long."""
     if comm.size == 1:
-        return Link(0.0, math.inf)
-    agree = rounds_of_tree(comm.size)
-    points = [(float(agree), 0.0, seconds_of(comm, comm.barrier, seconds))]
-    for chunk in CHUNKS:
-        part, whole = np.zeros(chunk, np.uint8), np.zeros(chunk * comm.size, np.uint8)
-        taken = seconds_of(comm, partial(comm.allgather, part, whole, algo="ring"), seconds)
-        points.append((float(agree + comm.size - 1), float(chunk * (comm.size - 1)), taken))
+        return Link(0.0, math.inf, math.inf)
+    points: list[Point] = []
+    for sent in SENT:
+        part = np.zeros(sent // (comm.size - 1), np.uint8)
+        whole = np.zeros(part.size * comm.size, np.uint8)
+        taken = 0.0
+        for algo, rounds in (("ring", comm.size - 1), ("pairwise", -(-(comm.size - 1) // WINDOW))):
+            taken = seconds_of(comm, partial(comm.allgather, part, whole, algo=algo), seconds)
+            bytes = part.size * (comm.size - 1)
+            near, far = (bytes, 0) if algo == "ring" else (0, bytes)
+            points.append(Point(rounds_of_tree(comm.size) + rounds, near, far, taken))
+        if taken > seconds:
+            break
     return fit(points)
 
 
-def fit(points: Sequence[tuple[float, float, float]]) -> Link:
-    """The link whose rounds * latency + bytes / bandwidth are, in proportion, nearest to the seconds."""
-    rounds, sent, seconds = np.array(points).T
-    rows = np.stack([rounds, sent], axis=1) / seconds[:, None]
-    latency, per_byte = np.linalg.lstsq(rows, np.ones(len(rows)), rcond=None)[0]
-    return Link(max(float(latency), 1e-9), 1 / max(float(per_byte), 1e-15))
+class Point(NamedTuple):
+    """Seconds of something with so many rounds, and bytes to the neighbour, or to all others at once."""
+
+    rounds: float
+    near: float
+    far: float
+    seconds: float
+
+
+def fit(points: Sequence[Point]) -> Link:
+    """The link whose rounds * latency + near / bandwidth + far / spread are nearest to the seconds.
+
+    Weights are between those for equal errors in proportion, which would leave the bandwidth to the many short
+    messages, and for equal errors in seconds, which would leave the latency to the longest one.
+    """
+    table = np.array(points, np.float64)
+    weights = table[:, 3] ** -0.75
+    latency, near, far = np.linalg.lstsq(table[:, :3] * weights[:, None], table[:, 3] * weights, rcond=None)[0]
+    return Link(max(float(latency), 1e-9), 1 / max(float(near), 1e-15), 1 / max(float(far), 1e-15))
 
 
 def seconds_of(comm: Any, call: Callable[[], object], seconds: float) -> float:
