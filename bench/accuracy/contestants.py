@@ -32,12 +32,14 @@ CONTESTANTS = (
     Contestant("gloo-powersgd-2", "gloo", "powersgd", {"matrix_approximation_rank": 2}),
     Contestant("gloo-powersgd-4", "gloo", "powersgd", {"matrix_approximation_rank": 4}),
     Contestant("pycoll", "pycoll"),
-    Contestant("pycoll-bf16", "pycoll", "Cast", {"dtype": "bf16"}),
+    Contestant("pycoll-bf16", "pycoll", "Cast", {"to": "bf16"}),
     Contestant("pycoll-int8", "pycoll", "Int8"),
     Contestant("pycoll-int4", "pycoll", "Int4"),
     Contestant("pycoll-sign", "pycoll", "Sign"),
     Contestant("pycoll-topk-1%", "pycoll", "TopK", {"ratio": 0.01}),
     Contestant("pycoll-topk-0.1%", "pycoll", "TopK", {"ratio": 0.001}),
+    Contestant("pycoll-randomk-1%", "pycoll", "RandomK", {"ratio": 0.01}),
     Contestant("pycoll-powersgd-2", "pycoll", "PowerSGD", {"rank": 2}),
+    Contestant("pycoll-powersgd-4", "pycoll", "PowerSGD", {"rank": 4}),
 )
 BY_NAME = {contestant.name: contestant for contestant in CONTESTANTS}

@@ -22,8 +22,8 @@ class Task:
     """Steps and their schedule. `batch` is that of all ranks together."""
 
     steps: int = 100
-    batch: int = 128
-    rate: float = 0.15
+    batch: int = 64
+    rate: float = 0.1
     momentum: float = 0.9
     warmup: int = 10
     every: int = 2  # steps between evaluations
@@ -44,15 +44,15 @@ class Data:
 def build(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1),
+        nn.Conv2d(1, 8, 3, padding=1),
         nn.ReLU(),
-        nn.Conv2d(32, 64, 3, padding=1),
+        nn.Conv2d(8, 32, 3, padding=1),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(64 * 4 * 4, 2048),
+        nn.Linear(32 * 4 * 4, 4096),
         nn.ReLU(),
-        nn.Linear(2048, 10),
+        nn.Linear(4096, 10),
     )
 
 
