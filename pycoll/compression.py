@@ -29,8 +29,9 @@ class Compression:
     normalisation) unless dense_vectors is False, and all that are not float32, float16 or bfloat16.
 
     momentum: above 0, momentum correction (Deep Gradient Compression, Lin et al., arXiv 1712.01887, 3.1): momentum
-    is gathered on each rank before compression, velocity = momentum * velocity + gradient, and velocities are sent. The
-    wrapped optimizer then must not have momentum of its own. masking: velocity is cleared where it was sent (3.2).
+    is gathered on each rank before compression, velocity = momentum * velocity + gradient, and velocities are sent; for
+    what stays dense, after averaging. The wrapped optimizer then must not have momentum of its own. masking: velocity
+    is cleared where it was sent (3.2).
 
     clip_norm: above 0, gradients are clipped by their global norm over all parameters, compressed or not. clip:
     "before" clips each rank's own gradient before the residual is added (all buckets then start in step()); "after"

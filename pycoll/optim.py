@@ -296,7 +296,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
         With a codec, ``"buckets"`` says of each compressed bucket's last operation: ``parameters`` (names),
         ``elements``, ``density`` (part of the elements that the result carries), ``residual_norm``, ``wire_bytes``
-        sent, and seconds in ``encode``, ``wire`` and ``decode``.
+        sent, and ``encode_seconds``, ``wire_seconds`` and ``decode_seconds``.
         """
         stats: dict[str, Any] = dict(self._comm.stats())
         if self._compression:

@@ -12,7 +12,7 @@ import pycoll  # noqa: E402
 
 WORKER = Path(__file__).parent / "workers" / "optimizer_codec.py"
 CASES = re.findall(r"@case\ndef (\w+)", WORKER.read_text())
-RANKS = [("shm", 1), ("shm", 2), ("shm", 3), ("mpi", 2)]
+RANKS = [("shm", 1), ("shm", 2), ("shm", 3)]  # test_optim.py has the other transports
 
 mpi = [pytest.mark.mpi, pytest.mark.skipif(not available("mpi"), reason="no mpirun")]
 
