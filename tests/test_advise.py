@@ -164,7 +164,7 @@ def test_a_slow_link_is_measured_and_predicted(tmp_path):
         result = hosts.run(line, 60, {"OMP_NUM_THREADS": "1"})
     assert result.returncode == 0, result
     found = json.loads(out.read_text())
-    assert 9e6 < found["measured"]["link"]["bandwidth"] < 12.5e6
+    assert 8e6 < found["measured"]["link"]["bandwidth"] < 15e6
     assert found["recommendation"].startswith("Use int8")
     for row in found["rows"]:
         # A quarter is the target on a quiet machine; tests share theirs.
