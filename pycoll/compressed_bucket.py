@@ -12,6 +12,7 @@ from .codec import Codec, RandomK, TopK
 from .compression import Compression
 from .feedback import Feedback
 from .powersgd import PowerSGD
+from .settings import log
 from .replicate import broadcast_tensors
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class CompressedBucket:
         self._meant: Any = None  # velocity + residual of the operation under way, where what is sent is masked
         self._work: Any = None
         self.waiting = len(named)
+        self._dense = False  # some sparse payload of the last operation travelled dense
         self.step = 0  # number of the next operation
 
     def launch(self) -> None:
@@ -67,6 +69,7 @@ class CompressedBucket:
         """Waits for the mean."""
         self._work.wait()
         self._work = None
+        self._log_density()
         if self.velocity is not None:
             drop_non_finite_(self.velocity)
         if self._meant is not None and self.residual is not None and self.velocity is not None:
@@ -77,6 +80,17 @@ class CompressedBucket:
         for slot in self.slots:
             slot.ready = False
         self.waiting = len(self.slots)
+
+    def _log_density(self) -> None:
+        """Says once when sparse chunks have become cheaper dense, and once when they are sparse again."""
+        report = self._feedback.report
+        dense = report["dense_payloads"] > 0
+        if dense != self._dense:
+            self._dense = dense
+            names = f"{self.slots[0].name} to {self.slots[-1].name}"
+            density = report["sent"] / max(1, self._memory.numel())
+            what = "some payloads are shorter dense, and travel so" if dense else "all payloads are sparse again"
+            log.info("rank %d, bucket %s: at density %.3f %s", self._comm.rank, names, density, what)
 
     def stats(self) -> dict[str, Any]:
         """How the last operation went, and what is kept."""
