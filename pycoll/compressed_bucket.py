@@ -12,8 +12,8 @@ from .codec import Codec, RandomK, TopK
 from .compression import Compression
 from .feedback import Feedback
 from .powersgd import PowerSGD
-from .settings import log
 from .replicate import broadcast_tensors
+from .settings import log
 
 if TYPE_CHECKING:
     from .comm import Communicator
