@@ -16,7 +16,6 @@ CASES = re.findall(r"@case\ndef (\w+)", WORKER.read_text())
 RANKS = [  # launcher, ranks, ranks on each node (0: all of them)
     pytest.param("shm", 2, 0, id="shm-2"),
     pytest.param("shm", 3, 0, id="shm-3"),
-    pytest.param("mpi", 3, 0, id="mpi-3"),
     pytest.param("mpi", 4, 2, id="mpi-2-nodes"),
 ]
 

@@ -123,12 +123,11 @@ def trains_with_every_codec():
         "randomk:0.05",
         "powersgd:2",
     ):
-        for bucket_bytes in (1, 25 << 20):
-            model, optimizer = build(parse(codec), bucket_bytes=bucket_bytes)
-            run(model, optimizer, range(3))
-            ranks_agree(model, codec)
-            assert all(torch.isfinite(p).all() for p in model.parameters())
-            optimizer.close()
+        model, optimizer = build(parse(codec))
+        run(model, optimizer, range(3))
+        ranks_agree(model, codec)
+        assert all(torch.isfinite(p).all() for p in model.parameters())
+        optimizer.close()
 
 
 @case
@@ -542,7 +541,7 @@ def different_codecs_raise():
 
 
 class Valley(nn.Module):
-    """Half the squared distance from a target, and on each rank a slope that those of the others cancel.
+    """Half the squared distance from a target, and on each of two ranks a slope that the other one cancels.
 
     On the slope are as many elements as are sent, and it is steep: without feedback nothing else is ever sent.
     """
@@ -554,8 +553,7 @@ class Valley(nn.Module):
         self.target = torch.from_numpy(random.standard_normal((64, 64)).astype(np.float32))
         slope = torch.zeros(4096)
         slope[torch.from_numpy(random.choice(4096, 41, replace=False))] = 20
-        sign = [[0], [1, -1], [1, 1, -2]][SIZE - 1][RANK]
-        self.slope = slope.view(64, 64) * sign
+        self.slope = slope.view(64, 64) * (-1) ** RANK
 
     def forward(self):
         return 0.5 * (self.x - self.target).square().sum() + (self.x * self.slope).sum()
@@ -564,7 +562,7 @@ class Valley(nn.Module):
 @case
 def error_feedback_makes_up_for_what_is_lost():
     """The control: the test fails without it."""
-    if SIZE == 1:
+    if SIZE != 2:
         return
 
     def distance(codec, steps=500):
