@@ -80,9 +80,9 @@ class Stream(NamedTuple):
     points: list[tuple[int, float]]
 
     def bandwidth(self) -> float:
-        """Between the two longest, whose latency is the same."""
-        (less, sooner), (more, later) = self.points[-2:]
-        return (more - less) / max(later - sooner, 1e-9)
+        """Median of those between each length and the next, in which the latency cancels."""
+        slopes = [(t - s) / (m - b) for (b, s), (m, t) in zip(self.points, self.points[1:], strict=False) if m > b]
+        return 1 / max(statistics.median(slopes), 1e-15)
 
     def latency(self) -> float:
         """What the shortest took beyond its bytes."""
