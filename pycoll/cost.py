@@ -104,14 +104,14 @@ def agreement(group: Group) -> Cost:
 
 
 def dense(count: float, group: Group, add: float, itemsize: int = 4) -> Cost:
-    """Allreduce of `count` elements as they are. add: seconds to add one."""
+    """Allreduce of `count` elements as they are: float32, or bf16 of 2 bytes. add: seconds to add one."""
     size = count * itemsize
     if group.ranks == 1:
         return Cost()
     if group.memory:
         seconds = group.memory * size
         return agreement(group) + Cost(wire=seconds, seconds=seconds)
-    across = _dense(count / group.per_node, replace(group, per_node=1), add, itemsize)
+    across = _dense(count / group.per_node, replace(group, per_node=1), add, itemsize, itemsize == 2)
     if group.per_node == 1:
         return agreement(group) + across
     inside = group.inside * size
@@ -145,13 +145,13 @@ def _between(codec: Codec, count: float, group: Group, speed: Speed, add: float)
     return (_sparse if isinstance(codec, TopK) else _two_shot)(count, group, speed, add)
 
 
-def _dense(count: float, group: Group, add: float, itemsize: int = 4) -> Cost:
+def _dense(count: float, group: Group, add: float, itemsize: int = 4, halves: bool = False) -> Cost:
     ranks, size, link = group.nodes, count * itemsize, group.link
     sent, adding = 2 * size * (ranks - 1) / ranks, add * count * (ranks - 1) / ranks
     if size <= SMALL:  # doubling
         cube = int(math.log2(ranks))
         return _travel(link, cube + 2 * (2**cube != ranks), size * cube) + _work(add * count * cube)
-    if itemsize == 2:  # pairwise
+    if halves:  # pairwise
         return _spread(group, sent, 2) + _work(adding)
     if size <= MIDDLE:  # circulant; of two ranks doubling
         return _travel(link, 1 if ranks == 2 else 2 * rounds_of_tree(ranks), sent) + _work(adding)

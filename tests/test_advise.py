@@ -101,12 +101,9 @@ def test_compute_hides_what_fits_beside_it():
     assert rows[0].exposed <= rows[0].seconds
 
 
-def test_fit_finds_the_link():
-    link = Link(50e-6, 125e6, 100e6)
-    points = [speeds.Point(5, b, 0, 5 * link.latency + b / link.bandwidth) for b in (1e4, 1e5, 3e6)]
-    points += [speeds.Point(3, 0, b, 3 * link.latency + b / link.spread) for b in (1e4, 1e5, 3e6)]
-    found = speeds.fit(points)
-    assert (found.latency, found.bandwidth, found.spread) == pytest.approx((50e-6, 125e6, 100e6))
+def test_a_stream_tells_latency_and_bandwidth():
+    stream = speeds.Stream(5, [(b, 5 * 50e-6 + b / 125e6) for b in (1000, 100_000, 3_000_000)])
+    assert stream.latency() == pytest.approx(50e-6) and stream.bandwidth() == pytest.approx(125e6)
 
 
 def test_buckets():

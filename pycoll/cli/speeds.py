@@ -20,7 +20,7 @@ from pycoll.powersgd import PowerSGD
 from .tune import slowest, time_batch
 
 ROUNDS = 5
-SENT = (16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20)  # bytes that each rank sends
+SENT = (1 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20)  # bytes that each rank sends
 SEGMENT = 64 << 10  # elements, as two_shot.cc has them
 MOST = 4 << 20  # elements that kernels are measured with: more than the caches hold
 
@@ -60,40 +60,34 @@ def link_of(comm: Any, seconds: float) -> Link:
     """What every rank streams to the next one in a ring, and to all others at once, by length; until one is long."""
     if comm.size == 1:
         return Link(0.0, math.inf, math.inf)
-    points: list[Point] = []
+    agree = rounds_of_tree(comm.size)
+    ring, pairwise = Stream(agree + comm.size - 1, []), Stream(agree + math.ceil((comm.size - 1) / WINDOW), [])
     for sent in SENT:
-        part = np.zeros(sent // (comm.size - 1), np.uint8)
+        part = np.zeros(max(1, sent // (comm.size - 1)), np.uint8)
         whole = np.zeros(part.size * comm.size, np.uint8)
-        taken = 0.0
-        for algo, rounds in (("ring", comm.size - 1), ("pairwise", -(-(comm.size - 1) // WINDOW))):
+        for stream, algo in ((ring, "ring"), (pairwise, "pairwise")):
             taken = seconds_of(comm, partial(comm.allgather, part, whole, algo=algo), seconds)
-            bytes = part.size * (comm.size - 1)
-            near, far = (bytes, 0) if algo == "ring" else (0, bytes)
-            points.append(Point(rounds_of_tree(comm.size) + rounds, near, far, taken))
-        if taken > seconds:
+            stream.points.append((part.size * (comm.size - 1), taken))
+        if len(ring.points) >= 3 and pairwise.points[-1][1] > seconds:
             break
-    return fit(points)
+    return Link(min(ring.latency(), pairwise.latency()), ring.bandwidth(), pairwise.bandwidth())
 
 
-class Point(NamedTuple):
-    """Seconds of something with so many rounds, and bytes to the neighbour, or to all others at once."""
+class Stream(NamedTuple):
+    """How long so many rounds took: bytes and seconds, shortest first."""
 
-    rounds: float
-    near: float
-    far: float
-    seconds: float
+    rounds: int
+    points: list[tuple[int, float]]
 
+    def bandwidth(self) -> float:
+        """Median of those between each length and the next, in which the latency cancels."""
+        slopes = [(t - s) / (m - b) for (b, s), (m, t) in zip(self.points, self.points[1:], strict=False) if m > b]
+        return 1 / max(statistics.median(slopes), 1e-15)
 
-def fit(points: Sequence[Point]) -> Link:
-    """The link whose rounds * latency + near / bandwidth + far / spread are nearest to the seconds.
-
-    Weights are between those for equal errors in proportion, which would leave the bandwidth to the many short
-    messages, and for equal errors in seconds, which would leave the latency to the longest one.
-    """
-    table = np.array(points, np.float64)
-    weights = table[:, 3] ** -0.75
-    latency, near, far = np.linalg.lstsq(table[:, :3] * weights[:, None], table[:, 3] * weights, rcond=None)[0]
-    return Link(max(float(latency), 1e-9), 1 / max(float(near), 1e-15), 1 / max(float(far), 1e-15))
+    def latency(self) -> float:
+        """What the shortest took beyond its bytes."""
+        bytes, seconds = self.points[0]
+        return max(seconds - bytes / self.bandwidth(), 1e-9) / self.rounds
 
 
 def seconds_of(comm: Any, call: Callable[[], object], seconds: float) -> float:
