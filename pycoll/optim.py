@@ -18,6 +18,7 @@ from pycoll.compressed_bucket import CompressedBucket, broadcast_feedback, load_
 from pycoll.compression import Compression, Presence, clip_, compression_of
 from pycoll.parameters import check_named, check_no_momentum, check_parameters, describe
 from pycoll.replicate import broadcast_state_dict, broadcast_tensors
+from pycoll.wrapped import WrappedOptimizer
 
 if TYPE_CHECKING:
     from pycoll.comm import Communicator
@@ -28,7 +29,7 @@ __all__ = ["DistributedOptimizer"]
 _owners: dict[int, weakref.ref[DistributedOptimizer]] = {}
 
 
-class DistributedOptimizer(torch.optim.Optimizer):
+class DistributedOptimizer(WrappedOptimizer):
     """Wraps a torch optimizer so that every rank steps with the mean of all ranks' gradients.
 
     ::
@@ -121,38 +122,6 @@ class DistributedOptimizer(torch.optim.Optimizer):
             raise
         self.broadcast_state()
 
-    # What any optimizer has: the wrapped one's.
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        return self.optimizer.param_groups
-
-    @param_groups.setter
-    def param_groups(self, groups: list[dict[str, Any]]) -> None:
-        self.optimizer.param_groups = groups
-
-    @property
-    def state(self) -> Any:  # type: ignore[override]
-        return self.optimizer.state
-
-    @state.setter
-    def state(self, state: Any) -> None:
-        self.optimizer.state = state
-
-    @property
-    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
-        return self.optimizer.defaults
-
-    @defaults.setter
-    def defaults(self, defaults: dict[str, Any]) -> None:
-        self.optimizer.defaults = defaults
-
-    def __getattr__(self, name: str) -> Any:
-        # For what is missing here: above all the dictionaries of hooks, so that a hook registered on either runs once.
-        if name == "optimizer":
-            raise AttributeError(name)
-        return getattr(self.optimizer, name)
-
     def __repr__(self) -> str:
         return f"DistributedOptimizer({self.optimizer!r}, ranks={self._comm.size}, buckets={len(self._buckets)})"
 
@@ -163,8 +132,8 @@ class DistributedOptimizer(torch.optim.Optimizer):
         """The wrapped optimizer's state: a checkpoint loads with or without pycoll, on any number of ranks.
 
         With a codec, the key ``"pycoll"`` holds what this rank's error feedback has not sent yet, by parameter name: it
-        differs from rank to rank, so each rank saves its own. Training goes on to the bit, but for a TopK that is not
-        exact and for PowerSGD: a threshold and factors are estimated anew.
+        differs from rank to rank, so each rank saves its own. Training goes on to the bit, but for PowerSGD, whose
+        factors are estimated anew.
         """
         state = self.optimizer.state_dict()
         if not self._compression:
