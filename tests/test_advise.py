@@ -145,7 +145,7 @@ def test_another_group(tmp_path):
 @pytest.mark.mpi
 @pytest.mark.skipif(find_mpirun() is None, reason="no mpirun")
 def test_verify_over_ranks():
-    words = ["--buckets", "256K,64K", "--codecs", "int8,topk:0.01,shared,powersgd:2", "--seconds", "0.01", "--verify"]
+    words = ["--buckets", "256K,64K", "--codecs", "topk:0.01,powersgd:2", "--seconds", "0.01", "--verify"]
     done = command("run", "-n", "2", "-m", "pycoll.cli", "advise", *words)
     assert done.returncode == 0, done
     assert "pred/meas" in done.stdout and "powersgd:2" in done.stdout

@@ -196,7 +196,7 @@ def show(rows: Sequence[Row], buckets: Sequence[Bucket], group: Group, measured:
 
 def duration(seconds: float) -> str:
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= scale:
+        if seconds >= 0.9995 * scale:
             return f"{seconds / scale:.3g} {unit}"
     return f"{seconds / 1e-6:.2g} µs"
 
@@ -207,6 +207,6 @@ def speed_of(bytes_a_second: float) -> str:
     if math.isinf(bytes_a_second):
         return "any speed"
     for unit, scale in (("GB/s", 1e9), ("MB/s", 1e6)):
-        if bytes_a_second >= scale:
+        if bytes_a_second >= 0.9995 * scale:
             return f"{bytes_a_second / scale:.3g} {unit}"
     return f"{bytes_a_second / 1e3:.3g} kB/s"
