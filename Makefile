@@ -21,7 +21,7 @@ PIP = $(1)/bin/python -m pip --disable-pip-version-check --quiet
 OPENMPI := .venv/.stamps
 MPICH := .venv-mpich/.stamps
 
-.PHONY: help demo test cpp-test py-test mpich-test wheel-test bench bench-hosts lint format asan tsan docs clean distclean
+.PHONY: help demo test cpp-test py-test mpich-test wheel-test bench bench-codec bench-accuracy bench-hosts lint format asan tsan docs clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,8 +36,9 @@ test: cpp-test py-test mpich-test ## every test: C++, Python, and MPI under both
 py-test: $(OPENMPI)/build $(OPENMPI)/demo $(OPENMPI)/test
 	.venv/bin/pytest tests $(PYTEST_ARGS)
 
-mpich-test: $(MPICH)/build $(MPICH)/test ## the tests that start ranks, under MPICH
-	.venv-mpich/bin/pytest tests -m mpi $(PYTEST_ARGS)
+# What ranks do in shared memory does not depend on who started them, but for the starting itself.
+mpich-test: $(MPICH)/build $(MPICH)/test ## the tests that start ranks by MPI or send over it, under MPICH
+	.venv-mpich/bin/pytest tests -m mpi -k "not shm or bootstrap" $(PYTEST_ARGS)
 
 # ---- C++ tests, plain and under sanitizers: $(call cpp_tests,NAME,SANITIZERS,ENVIRONMENT,WHICH)
 define cpp_tests
@@ -66,6 +67,16 @@ comma := ,
 # ---- The rest
 bench: $(OPENMPI)/build $(OPENMPI)/demo ## pycoll beside its peers, 2 and 4 ranks: the table, out/peers/*.json, plots
 	.venv/bin/python bench/peers.py
+
+bench-codec: $(OPENMPI)/build $(OPENMPI)/demo ## codecs beside memory bandwidth and torch; allreduce with each of them
+	mkdir -p out
+	.venv/bin/python bench/codec.py --elements 10M,100M --pages huge --json out/codec.json
+	.venv/bin/python bench/codec_topk.py --json out/codec-topk.json
+	.venv/bin/pycoll run -n 2 bench/compressed.py --elements 10M --json out/compressed.json
+
+bench-accuracy: $(OPENMPI)/build $(OPENMPI)/demo ## seconds to 97 % test accuracy over slow links, beside DDP on Gloo; root, an hour
+	mkdir -p out
+	.venv/bin/python bench/time_to_accuracy.py --json out/accuracy.json --plot out/accuracy.png
 
 bench-hosts: $(OPENMPI)/build $(OPENMPI)/demo $(MPICH)/build ## allreduce between hosts beside Open MPI and MPICH; root
 	mkdir -p out

@@ -22,9 +22,7 @@ import datetime
 import json
 import os
 import platform
-import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,27 +31,12 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from peers.environments import native
 
 import pycoll
 from pycoll import _build_info, _core
 
-ROOT = Path(__file__).resolve().parent.parent
-BUILD = ROOT / "build" / "bench-codec"
 DIRECTIONS_WIDTH = 24
-
-
-def program() -> Path:
-    """bench/native/codec_blocks.cc, built."""
-    beside = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
-    cmake, ninja = shutil.which("cmake", path=beside), shutil.which("ninja", path=beside)
-    if cmake is None:
-        sys.exit("bench/codec.py: there is no cmake, neither beside this Python nor in PATH")
-    generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
-    without = [f"-DPYCOLL_{part}=OFF" for part in ("PYTHON", "MPI", "CUDA")]
-    quiet = {"check": True, "stdout": subprocess.DEVNULL}
-    subprocess.run([cmake, "-S", str(ROOT), "-B", str(BUILD), *generator, "-DPYCOLL_BENCH=ON", *without], **quiet)
-    subprocess.run([cmake, "--build", str(BUILD), "--target", "codec_blocks", "--parallel", "2"], **quiet)
-    return BUILD / "bench" / "native" / "codec_blocks"
 
 
 def elements_of(text: str) -> list[int]:
@@ -100,7 +83,7 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE")
     arguments = parser.parse_args()
 
-    native = program()
+    program = native("codec_blocks")
     environment = {
         "machine": platform.processor() or platform.machine(),
         "python": platform.python_version(),
@@ -120,7 +103,7 @@ def main() -> None:
     )
     results, torch_results = [], []
     for count in arguments.elements:
-        command = [str(native), str(count), arguments.pages, str(arguments.rounds)]
+        command = [str(program), str(count), arguments.pages, str(arguments.rounds)]
         lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=600).stdout.splitlines()
         for r in map(json.loads, lines):
             results.append(r)

@@ -1,8 +1,6 @@
 """Top-k on one thread, beside torch and beside what the same thread's memory allows.
 
-    cmake -S . -B build/bench -DPYCOLL_BENCH=ON -DPYCOLL_PYTHON=OFF -DPYCOLL_MPI=OFF -DPYCOLL_CUDA=OFF
-    cmake --build build/bench --target codec_topk
-    python bench/codec_topk.py build/bench/bench/native/codec_topk --counts 1e7,1e8 --json out.json
+    python bench/codec_topk.py --counts 1e7,1e8 --json out.json
 
 Normal random float32; p50 over rounds. Rows:
     feedback   p = g + e; the k largest |p| are written down with their indices and zeroed in e, all else stays there.
@@ -32,6 +30,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's arrays on large pages, as the native ones
 
 import torch
+from peers.environments import native
 
 
 def time_torch(count: int, k: int, rounds: int) -> dict[str, list[float]]:
@@ -85,7 +84,6 @@ def rows_of(count: int, ratio: float, native: dict[str, list[float]], torch_ms: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("native", type=Path, help="the program codec_topk")
     parser.add_argument("--counts", default="1e7,1e8")
     parser.add_argument("--ratio", type=float, default=0.01)
     parser.add_argument("--rounds", type=int, default=9)
@@ -98,10 +96,10 @@ def main() -> None:
     print(f"{'count':>10} {'row':>9} {'torch ms':>9} {'exact':>8} {'near':>8} {'codec':>8} {'faster':>7}", end="")
     print(f" {'GB/s':>6} {'limit':>6} {'share':>6}")
     for count in (int(float(text)) for text in options.counts.split(",")):
-        command = [str(options.native), str(count), str(options.ratio), str(options.rounds)]
-        native = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=600).stdout)
+        command = [str(native("codec_topk")), str(count), str(options.ratio), str(options.rounds)]
+        selected = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=600).stdout)
         torch_ms = time_torch(count, math.ceil(options.ratio * count), options.torch_rounds)
-        for row in rows_of(count, options.ratio, native, torch_ms):
+        for row in rows_of(count, options.ratio, selected, torch_ms):
             codec = f"{row['codec_ms']:8.2f}" if row["codec_ms"] else f"{'-':>8}"
             print(
                 f"{count:10} {row['row']:>9} {row['torch_ms']:9.1f} {row['exact_ms']:8.2f} {row['near_ms']:8.2f}",
