@@ -79,9 +79,8 @@ int main(int argc, char** argv) {
   std::vector<float> value(k);
   kernels::TopkState state;
   Scratch scratch;
-  const auto exact = codec::make(codec::TopK{.ratio = ratio, .exact = true});
-  const auto near = codec::make(codec::TopK{.ratio = ratio});
-  std::vector<std::byte> wire(exact->most_bytes(count));
+  const codec::TopK exact({ratio, 0}, true, codec::ValueFormat::f32), near({ratio, 0}, false, codec::ValueFormat::f32);
+  std::vector<std::byte> wire(exact.most_bytes(count));
   volatile float sink = 0;
   const auto select = [&](auto kernel, float* residual) {
     kernel(g, residual, count, k, state, {index.data(), value.data()}, scratch);
@@ -93,8 +92,8 @@ int main(int argc, char** argv) {
       {"near_feedback", [&] { select(kernels::select_near, e); }, {}},
       {"topk", [&] { select(kernels::select_topk, nullptr); }, {}},
       {"near", [&] { select(kernels::select_near, nullptr); }, {}},
-      {"encode_topk_feedback", [&] { exact->encode({g, count}, e, {}, wire); }, {}},
-      {"encode_near_feedback", [&] { near->encode({g, count}, e, {}, wire); }, {}},
+      {"encode_topk_feedback", [&] { exact.encode({g, count}, e, {}, wire); }, {}},
+      {"encode_near_feedback", [&] { near.encode({g, count}, e, {}, wire); }, {}},
   };
   // The residual before each: normal, and of the same size whoever ran before.
   std::vector<float> residual(g, g + count);
