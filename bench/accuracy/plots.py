@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .contestants import BY_NAME
-from .results import curve
+from .results import arrivals, curve
 from .table import DENSE
 from .task import TARGET
 
@@ -46,6 +46,8 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> bool:
                     x, accuracies = curve(own, quantity)
                     scale = 1e-6 if quantity == "bytes" else 1
                     axis.plot([v * scale for v in x], [1 - a for a in accuracies], label=name, **styles[name])
+                    there = [v * scale for v in arrivals(own, quantity)]
+                    axis.plot(there, [1 - TARGET] * len(there), "o", ms=5, color=styles[name]["color"], zorder=4)
             _dress(axis)
         row[0].set_title(f"links of {_spoken(rate)}", loc="left", fontsize=11, color=INK, fontweight="bold")
         row[0].set_ylabel("test accuracy", color=INK)
@@ -54,7 +56,7 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> bool:
     axes[-1][1].set_xlabel("MB sent by a rank", color=INK)
     hosts, parameters = runs[0]["hosts"], runs[0]["parameters"]
     seeds = len({run["seed"] for run in runs})
-    over = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
+    over = f"lines: mean of {seeds} seeds, as far as all go; dots: each seed at 97 %" if seeds > 1 else "one seed"
     figure.suptitle(
         f"Handwritten digits, {parameters / 1e6:.1f} M parameters, {hosts} hosts; {over}",
         x=0.01,

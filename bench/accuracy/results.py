@@ -41,7 +41,7 @@ def figures_of(runs: Sequence[dict[str, Any]], task: Task) -> list[Figure]:
     figures = []
     for name in dict.fromkeys(run["contestant"] for run in runs):
         own = [run for run in runs if run["contestant"] == name]
-        reached = [next((i for i, a in enumerate(run["accuracies"]) if a >= TARGET), None) for run in own]
+        reached = [_reached(run) for run in own]
         figures.append(
             Figure(
                 contestant=name,
@@ -56,6 +56,17 @@ def figures_of(runs: Sequence[dict[str, Any]], task: Task) -> list[Figure]:
             )
         )
     return figures
+
+
+def _reached(run: dict[str, Any]) -> int | None:
+    """Number of the first evaluation that reaches the target."""
+    return next((i for i, a in enumerate(run["accuracies"]) if a >= TARGET), None)
+
+
+def arrivals(runs: Sequence[dict[str, Any]], quantity: str) -> list[float]:
+    """Time or bytes until the target, of each run that reached it."""
+    reached = [(run, _reached(run)) for run in runs]
+    return [sum(run[quantity][: i + 1]) for run, i in reached if i is not None]
 
 
 def _per_step(runs: Sequence[dict[str, Any]], quantity: str, task: Task) -> float:
