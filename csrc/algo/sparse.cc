@@ -2,8 +2,8 @@
 // elements; the array is divided so that every rank owns as many of the selected ones; owners add up in f32 what they
 // are sent, in rank order, select k/P of the sums, and send these to all. A chunk that is shorter dense travels dense.
 //
-// Cost of P ranks that select k entries each, at b bytes an entry: about k entries sent and k received for the sums,
-// k/P (P-1) each for the result, whatever P: below 6k entries sent and received together, and k + k as a rule. Before,
+// Cost of P ranks that select k entries each: k(P-1)/P entries sent and about as many received for the sums, k(P-1)/P
+// sent and received for the result; so below 6k entries sent and received together, whatever P. Before,
 // the division: one allreduce of 64 to 4096 counters, and one of 256 (P-1) for each time that it has to be refined; and
 // the byte counts: one message of 8 bytes for each pair, one allgather of 8 bytes a rank. What an owner does not select
 // of its sums stays in its residual, so nothing is lost.
