@@ -36,17 +36,17 @@ test: cpp-test py-test mpich-test ## every test: C++, Python, and MPI under both
 py-test: $(OPENMPI)/build $(OPENMPI)/demo $(OPENMPI)/test
 	.venv/bin/pytest tests $(PYTEST_ARGS)
 
-# What ranks do in shared memory does not depend on who started them, but for the starting itself.
+# What ranks do in shared memory does not depend on who started them, but for the starting itself; nor does Python.
 mpich-test: $(MPICH)/build $(MPICH)/test ## the tests that start ranks by MPI or send over it, under MPICH
-	.venv-mpich/bin/pytest tests -m mpi -k "not shm or bootstrap" $(PYTEST_ARGS)
+	.venv-mpich/bin/pytest tests -m mpi -k "bootstrap or not (shm or optim or advise or choices or instructions or memory or overlap)" $(PYTEST_ARGS)
 
-# ---- C++ tests, plain and under sanitizers: $(call cpp_tests,NAME,SANITIZERS,ENVIRONMENT,WHICH)
+# ---- C++ tests, plain and under sanitizers: $(call cpp_tests,NAME,SANITIZERS,ENVIRONMENT,WHICH,TARGETS)
 define cpp_tests
 	$(CMAKE) -S . -B build/$(1) -G Ninja -DCMAKE_MAKE_PROGRAM="$(CURDIR)/.venv/bin/ninja" -DPYCOLL_TESTS=ON \
 	  -DPYCOLL_PYTHON=OFF -DPYCOLL_MPI=OFF -DPYCOLL_CUDA=OFF -DPYCOLL_WERROR=ON -DPYCOLL_SANITIZE="$(2)" \
 	  $(if $(filter thread,$(2)),-DCMAKE_CXX_FLAGS="-Wno-tsan -Wno-unknown-warning-option") >build/$(1).log \
 	  || { cat build/$(1).log; exit 1; }
-	$(CMAKE) --build build/$(1) -j $(JOBS)
+	$(CMAKE) --build build/$(1) -j $(JOBS) $(5:%=--target %)
 	cd build/$(1) && $(3) $(CTEST) --output-on-failure --no-tests=error $(4)
 endef
 
@@ -60,7 +60,7 @@ asan: $(OPENMPI)/setup | build ## the C++ tests under the address and undefined-
 # Only the tests that have threads. Without address randomization: the thread sanitizer of older compilers cannot map its
 # shadow on some kernels otherwise.
 tsan: $(OPENMPI)/setup | build ## the C++ tests under the thread sanitizer
-	$(call cpp_tests,tsan,thread,PYCOLL_TEST_QUICK=1 TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 $(NO_ASLR),-R "collectives|choices")
+	$(call cpp_tests,tsan,thread,PYCOLL_TEST_QUICK=1 TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 $(NO_ASLR),-R "collectives|choices",test_collectives test_choices)
 NO_ASLR := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 comma := ,
 
