@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import look
 import numpy as np
 from digits import train
 
@@ -58,27 +59,7 @@ def smooth(values, width=15):
 
 def plot(names, histories, ranks, path):
     """Loss against what was sent, and against time."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    ink, grey = "#22303c", "#8a97a3"
-    plt.rcParams.update(
-        {
-            "font.size": 10.5,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.edgecolor": grey,
-            "axes.labelcolor": ink,
-            "text.color": ink,
-            "xtick.color": ink,
-            "ytick.color": ink,
-            "axes.grid": True,
-            "grid.color": "#e6eaee",
-            "axes.axisbelow": True,
-        }
-    )
+    plt = look.pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True, layout="constrained")
     for i, (name, history) in enumerate(zip(names, histories, strict=True)):
         style = {"color": COLORS[i % len(COLORS)], "lw": 3.2 if i == 0 else 1.8, "alpha": 0.55 if i == 0 else 0.95}

@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 import compare_codecs
+import look
 import numpy as np
 import torch
 from digits import load, train
@@ -42,35 +43,15 @@ def report(many, one, ranks, dtype):
 
 
 def plot(many, one, ranks, steps, path):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    ink, blue, orange, grey = "#22303c", "#1f6fb4", "#f28e2b", "#8a97a3"
-    plt.rcParams.update(
-        {
-            "font.size": 10.5,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.edgecolor": grey,
-            "axes.labelcolor": ink,
-            "text.color": ink,
-            "xtick.color": ink,
-            "ytick.color": ink,
-            "axes.grid": True,
-            "grid.color": "#e6eaee",
-            "axes.axisbelow": True,
-        }
-    )
+    plt = look.pyplot()
     figure, (top, middle, bottom) = plt.subplots(
         3, 1, figsize=(9, 8.6), sharex=True, height_ratios=[3, 1.6, 1.8], layout="constrained"
     )
     step = np.arange(1, len(one.losses) + 1) / steps
     epoch = np.arange(1, len(one.accuracies) + 1)
 
-    top.plot(step, one.losses, color=orange, lw=4.5, alpha=0.55, label="1 process, joined batch")
-    top.plot(step, many.losses, color=blue, lw=1.1, label=f"{ranks} ranks, pycoll.DistributedOptimizer")
+    top.plot(step, one.losses, color=look.ORANGE, lw=4.5, alpha=0.55, label="1 process, joined batch")
+    top.plot(step, many.losses, color=look.BLUE, lw=1.1, label=f"{ranks} ranks, pycoll.DistributedOptimizer")
     top.set_yscale("log")
     top.set_ylabel("training loss")
     top.legend(frameon=False, loc="upper right")
@@ -80,23 +61,28 @@ def plot(many, one, ranks, steps, path):
 
     gap = np.abs(np.array(many.losses) - one.losses)
     drift = [(a - b).abs().max().item() for a, b in zip(many.parameters, one.parameters, strict=True)]
-    middle.plot(step, np.where(gap > 0, gap, np.nan), ".", ms=2.5, color=grey, label="loss, every step")
+    middle.plot(step, np.where(gap > 0, gap, np.nan), ".", ms=2.5, color=look.GREY, label="loss, every step")
     middle.plot(
-        epoch, np.where(np.array(drift) > 0, drift, np.nan), "o-", ms=4, color=ink, label="largest of the parameters"
+        epoch,
+        np.where(np.array(drift) > 0, drift, np.nan),
+        "o-",
+        ms=4,
+        color=look.INK,
+        label="largest of the parameters",
     )
     middle.set_yscale("log")
     middle.set_ylabel("|difference|")
     middle.legend(frameon=False, loc="lower right", ncols=2)
 
-    bottom.plot(epoch, 100 * np.array(one.accuracies), color=orange, lw=4.5, alpha=0.55)
-    bottom.plot(epoch, 100 * np.array(many.accuracies), "o-", color=blue, lw=1.1, ms=4)
+    bottom.plot(epoch, 100 * np.array(one.accuracies), color=look.ORANGE, lw=4.5, alpha=0.55)
+    bottom.plot(epoch, 100 * np.array(many.accuracies), "o-", color=look.BLUE, lw=1.1, ms=4)
     bottom.annotate(
         f"{many.accuracies[-1]:.2%}",
         (epoch[-1], 100 * many.accuracies[-1]),
         xytext=(0, -18),
         textcoords="offset points",
         ha="right",
-        color=blue,
+        color=look.BLUE,
         fontweight="bold",
     )
     bottom.set_ylabel("test accuracy, %")

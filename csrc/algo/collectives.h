@@ -14,6 +14,7 @@
 #include "core/op.h"
 #include "core/partition.h"
 #include "core/scratch.h"
+#include "core/signature.h"
 #include "transport/net.h"
 
 namespace pycoll::algo {
@@ -105,6 +106,9 @@ void single_copy_reduce_scatter(Net& net, const Places& places, ConstBuffer in, 
                                 Reduction reduction, Scratch& scratch);
 void single_copy_allgather(Net& net, const Places& places, ConstBuffer in, Buffer out, const Layout& layout);
 void single_copy_broadcast(Net& net, const Places& places, Buffer x, int root);
+
+// dense.cc: allreduce by the algorithm named, or one that suits the count if none is. Not direct, not hierarchical.
+void dense_allreduce(Net& net, Algo algo, ConstBuffer in, Buffer out, Reduction reduction, Scratch& scratch);
 
 // dissemination.cc
 void dissemination_barrier(Net& net);

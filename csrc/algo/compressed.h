@@ -60,7 +60,4 @@ inline ConstBuffer buffer(std::span<const float> x) {
   return {reinterpret_cast<const std::byte*>(x.data()), x.size(), DType::f32};
 }
 
-// dense.cc: by the algorithm named, or one that suits the count if none is. Not direct, not hierarchical.
-void dense_allreduce(Net& net, Algo algo, ConstBuffer in, Buffer out, Reduction reduction, Scratch& scratch);
-
 }  // namespace pycoll::algo

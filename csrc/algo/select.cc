@@ -19,10 +19,7 @@ Algo by_default(const Question& q) {
   switch (q.kind) {
     case Kind::allreduce:
       if (q.nodes > 1 && q.nodes < q.ranks && q.bytes > kSmall) return Algo::hierarchical;
-      if (q.bytes <= kSmall) return Algo::doubling;
-      if (is_half(q.dtype)) return Algo::pairwise;
-      if (q.bytes > kMiddle) return Algo::ring;
-      return q.ranks == 2 ? Algo::doubling : Algo::circulant;  // of 2, doubling sends no more than others, and sooner
+      return is_half(q.dtype) && q.bytes > kSmall ? Algo::pairwise : suited(q.bytes, q.ranks);
     case Kind::reduce_scatter:
       if (is_half(q.dtype)) return Algo::pairwise;
       return q.bytes <= kMiddle ? Algo::circulant : Algo::ring;
@@ -37,6 +34,12 @@ Algo by_default(const Question& q) {
 }
 
 }  // namespace
+
+Algo suited(size_t bytes, int ranks) {
+  if (bytes <= kSmall) return Algo::doubling;
+  if (bytes > kMiddle) return Algo::ring;
+  return ranks == 2 ? Algo::doubling : Algo::circulant;  // of 2, doubling sends no more than others, and sooner
+}
 
 bool supports(Algo algo, Kind kind, Medium medium) {
   switch (algo) {

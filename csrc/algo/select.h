@@ -12,6 +12,8 @@ enum class Medium : uint8_t { shared, messages };  // memory common to all ranks
 
 // True if `algo` is written for `kind` and can run there.
 bool supports(Algo algo, Kind kind, Medium medium);
+// For an allreduce of so many bytes over messages, where nothing was measured.
+Algo suited(size_t bytes, int ranks);
 // Halves are summed in f32 and rounded once by the algorithm itself; for others the caller widens them.
 bool rounds_once(Algo algo);
 // Throws InvalidArgument, listing what there is.

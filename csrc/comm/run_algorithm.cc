@@ -23,14 +23,9 @@ void Communicator::run_algorithm(const Call& call, Algo chosen, Deadline deadlin
   switch (call.kind) {
     case Kind::allreduce:
       switch (chosen) {
-        case Algo::ring: return algo::ring_allreduce(net, in, out, reduction, scratch_);
-        case Algo::tree: return algo::tree_allreduce(net, in, out, reduction, scratch_);
-        case Algo::doubling: return algo::doubling_allreduce(net, in, out, reduction, scratch_);
-        case Algo::halving: return algo::halving_allreduce(net, in, out, reduction, scratch_);
-        case Algo::circulant: return algo::circulant_allreduce(net, in, out, reduction, scratch_);
-        case Algo::pairwise: return algo::pairwise_allreduce(net, in, out, reduction, scratch_);
+        case Algo::direct: return algo::direct_allreduce(net, in, out, reduction);
         case Algo::hierarchical: return hierarchical(call, reduction, deadline);
-        default: return algo::direct_allreduce(net, in, out, reduction);
+        default: return algo::dense_allreduce(net, chosen, in, out, reduction, scratch_);
       }
     case Kind::reduce_scatter:
       switch (chosen) {

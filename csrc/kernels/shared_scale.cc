@@ -30,7 +30,7 @@ void snap(Code* codes, float* x, size_t count, uint32_t block, const float* scal
     const float scale = scales[b], most = float(largest);
     if (!(scale > 0)) {
       std::fill(codes + begin, codes + end, Code(0));
-      std::fill(x + begin, x + end, 0.0f);
+      if (scale != 0) std::fill(x + begin, x + end, 0.0f);
       return;
     }
     for (size_t i = begin; i < end; ++i) {

@@ -9,7 +9,7 @@ namespace pycoll::kernels {
 void absmax_into(float* scales, const float* x, size_t count, uint32_t block);
 
 // codes[i] = x[i] / scale rounded to the nearest even integer, at most `largest` in magnitude; x[i] = x[i] - code *
-// scale. In blocks whose scale is 0 or NaN codes and x become 0.
+// scale. Where scale is 0, codes are 0 and x stays; where it is NaN, both become 0.
 template <class Code>
 void snap(Code* codes, float* x, size_t count, uint32_t block, const float* scales, int largest);
 

@@ -232,6 +232,16 @@ TEST("sums of shared scales are the same bits under every algorithm and arrangem
   CHECK(same_bits(run(messages(6), turned).out[0], first));
 }
 
+TEST("what is too small for a shared scale stays in the residual") {
+  Wanted wanted{std::make_shared<codec::SharedScale>(16, 128), 300};
+  wanted.input = [](int) { return Floats(300, 1e-44f); };
+  const Result result = run(messages(3), wanted);
+  for (int rank = 0; rank < 3; ++rank) {
+    CHECK(same_bits(result.out[size_t(rank)], Floats(300, 0.0f)));
+    CHECK(same_bits(result.residual[size_t(rank)], Floats(300, 1e-44f)));
+  }
+}
+
 TEST("a NaN or an infinity anywhere is seen by every rank") {
   for (const Named& named : all_codecs())
     for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {

@@ -7,6 +7,7 @@
 #include "check.h"
 #include "kernels/checksum.h"
 #include "kernels/simd.h"
+#include "levels.h"
 #include "quantize_oracle.h"
 
 using namespace oracle;
@@ -16,18 +17,6 @@ namespace {
 constexpr Grid kAll[] = {Grid::int8, Grid::int4, Grid::e4m3, Grid::e5m2, Grid::bit};
 constexpr const char* kNames[] = {"int8", "int4", "e4m3", "e5m2", "bit"};
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-std::vector<std::string_view> available() {
-  std::vector<std::string_view> names;
-  for (const std::string_view name : {"scalar", "avx2", "avx512"}) {
-    try {
-      kernels::select_simd(name);
-      names.push_back(name);
-    } catch (const InvalidArgument&) {
-    }
-  }
-  return names;
-}
 
 // A heap block of its own for every array, so that a sanitizer sees each byte beyond its end.
 template <class T>

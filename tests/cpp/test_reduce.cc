@@ -11,6 +11,7 @@
 #include "check.h"
 #include "kernels/reduce.h"
 #include "kernels/simd.h"
+#include "levels.h"
 
 using namespace pycoll;
 
@@ -249,18 +250,6 @@ std::string difference(const std::byte* got, const Memory& want, DType t) {
     return text;
   }
   return "equal";
-}
-
-std::vector<std::string_view> available() {
-  std::vector<std::string_view> names;
-  for (const std::string_view name : {"scalar", "avx2", "avx512"}) {
-    try {
-      kernels::select_simd(name);
-      names.push_back(name);
-    } catch (const InvalidArgument&) {
-    }
-  }
-  return names;
 }
 
 template <class Do>
