@@ -15,6 +15,7 @@
 #include "algo/collectives.h"
 #include "algo/local.h"
 #include "algo/window.h"
+#include "pattern/rotation.h"
 
 namespace pycoll::algo {
 namespace {
@@ -36,6 +37,7 @@ size_t window_of(const Net& net) {
 void pairwise_reduce_scatter(Net& net, ConstBuffer in, Buffer out, const Layout& layout, Reduction reduction,
                              Scratch& scratch) {
   const int rank = net.rank(), size = net.size();
+  const pattern::Rotation rotation{rank, size};
   const Range own = layout[size_t(rank)];
   if (size == 1) return alone(in, out, reduction);
   const size_t peers = size_t(size - 1), most = segment_bytes(peers) / size_of(in.dtype);
@@ -55,7 +57,7 @@ void pairwise_reduce_scatter(Net& net, ConstBuffer in, Buffer out, const Layout&
     std::vector<const std::byte*> sources(static_cast<size_t>(size));
     sources[size_t(rank)] = in[range].data;
     for (size_t peer = 0; peer < peers; ++peer)
-      sources[(size_t(rank) + peers - peer) % size_t(size)] = slot(segment, peer).data;
+      sources[size_t(rotation.from(1 + int(peer)))] = slot(segment, peer).data;
     kernels::reduce_all(out[{range.begin - own.begin, range.count}], sources, reduction.op, reduction.divisor);
   };
 
@@ -66,7 +68,7 @@ void pairwise_reduce_scatter(Net& net, ConstBuffer in, Buffer out, const Layout&
   for (size_t i = 0; i < segments * peers; ++i) {
     for (const size_t whole = window.make_room() / peers; summed < whole; ++summed) sum(summed);
     const size_t segment = i / peers, peer = i % peers;
-    const int to = (rank + 1 + int(peer)) % size, from = (rank + size - 1 - int(peer)) % size;
+    const int to = rotation.to(1 + int(peer)), from = rotation.from(1 + int(peer));
     window.exchange(to, in[segment_of(layout[size_t(to)], segment, count)].span(), from, slot(segment, peer).span());
   }
   window.finish_all();
@@ -75,12 +77,13 @@ void pairwise_reduce_scatter(Net& net, ConstBuffer in, Buffer out, const Layout&
 
 void pairwise_allgather(Net& net, Buffer x, const Layout& layout) {
   const int rank = net.rank(), size = net.size();
+  const pattern::Rotation rotation{rank, size};
   const size_t count = kSegmentMost / size_of(x.dtype);
   Window window(net, kWindow);
   for (size_t segment = 0; segment * count < largest_of(layout); ++segment)
     for (int distance = 1; distance < size; ++distance) {
       window.make_room();
-      const int to = (rank + distance) % size, from = (rank + size - distance) % size;
+      const int to = rotation.to(distance), from = rotation.from(distance);
       const auto part = [&](int owner) { return x[segment_of(layout[size_t(owner)], segment, count)].span(); };
       window.exchange(to, part(rank), from, part(from));
     }
@@ -95,11 +98,12 @@ void pairwise_allreduce(Net& net, ConstBuffer in, Buffer out, Reduction reductio
 
 void pairwise_alltoall(Net& net, ConstBuffer in, const Layout& sent, Buffer out, const Layout& received) {
   const int rank = net.rank(), size = net.size();
+  const pattern::Rotation rotation{rank, size};
   copy_into(out[received[size_t(rank)]], in[sent[size_t(rank)]]);
   Window window(net, window_of(net));
   for (int distance = 1; distance < size; ++distance) {
     window.make_room();
-    const int to = (rank + distance) % size, from = (rank + size - distance) % size;
+    const int to = rotation.to(distance), from = rotation.from(distance);
     window.exchange(to, in[sent[size_t(to)]].span(), from, out[received[size_t(from)]].span());
   }
   window.finish_all();
@@ -114,7 +118,7 @@ void pairwise_gather(Net& net, ConstBuffer in, Buffer out, int root, const Layou
     copy_into(out[layout[size_t(root)]], in);
     for (int distance = 1; distance < size; ++distance) {
       window.make_room();
-      const int from = (root + distance) % size;
+      const int from = pattern::Rotation{root, size}.to(distance);
       window.exchange(from, {}, from, out[layout[size_t(from)]].span());
     }
   }
@@ -130,7 +134,7 @@ void pairwise_scatter(Net& net, ConstBuffer in, Buffer out, int root, const Layo
     copy_into(out, in[layout[size_t(root)]]);
     for (int distance = 1; distance < size; ++distance) {
       window.make_room();
-      const int to = (root + distance) % size;
+      const int to = pattern::Rotation{root, size}.to(distance);
       window.exchange(to, in[layout[size_t(to)]].span(), to, {});
     }
   }

@@ -17,6 +17,7 @@
 #include "algo/stopwatch.h"
 #include "algo/window.h"
 #include "codec/sparse.h"
+#include "pattern/rotation.h"
 
 namespace pycoll::algo {
 namespace {
@@ -192,8 +193,7 @@ class Sparse {
     Window window(net_, kWindow);
     for (int distance = 1; distance < net_.size(); ++distance) {
       window.make_room();
-      const size_t to = size_t(rank() + distance) % ranks(),
-                   from = (size_t(rank()) + ranks() - size_t(distance)) % ranks();
+      const size_t to = size_t(rotation_.to(distance)), from = size_t(rotation_.from(distance));
       landed[from].resize(bounded(lands[from], int(from)));
       window.exchange(int(to), outgoing[to], int(from), landed[from]);
     }
@@ -250,7 +250,7 @@ class Sparse {
     Window window(net_, kWindow);
     for (int distance = 1; distance < net_.size(); ++distance) {
       window.make_room();
-      const int to = (rank() + distance) % net_.size(), from = (rank() + net_.size() - distance) % net_.size();
+      const int to = rotation_.to(distance), from = rotation_.from(distance);
       landed[size_t(from)].resize(bounded(lengths[size_t(from)], from));
       window.exchange(to, mine, from, landed[size_t(from)]);
     }
@@ -268,6 +268,7 @@ class Sparse {
   }
 
   Net& net_;
+  const pattern::Rotation rotation_{net_.rank(), net_.size()};
   const std::span<const float> in_;
   const std::span<float> out_;
   const codec::TopK& codec_;

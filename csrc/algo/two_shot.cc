@@ -11,6 +11,7 @@
 #include "algo/local.h"
 #include "algo/stopwatch.h"
 #include "algo/window.h"
+#include "pattern/rotation.h"
 
 namespace pycoll::algo {
 namespace {
@@ -67,13 +68,10 @@ class TwoShot {
   std::string from(int peer) const { return concat("from rank ", peer); }
   size_t wire_bytes(Range range) const { return range.count ? how_.codec.most_bytes(range.count) : 0; }
   // Who is sent to and received from in exchange i of a segment.
-  std::pair<int, int> partners(size_t i) const {
-    return {(rank() + 1 + int(i)) % net_.size(), (rank() + net_.size() - 1 - int(i)) % net_.size()};
-  }
+  std::pair<int, int> partners(size_t i) const { return {rotation_.to(1 + int(i)), rotation_.from(1 + int(i))}; }
   // Where a peer's payload of a segment of `owner`'s chunk lands.
   Bytes landing(size_t segment, int peer, int owner) {
-    const size_t below = size_t((rank() + net_.size() - 1 - peer) % net_.size());
-    const size_t index = segment % landings_ * size_t(net_.size() - 1) + below;
+    const size_t index = segment % landings_ * size_t(net_.size() - 1) + size_t(rotation_.distance(peer) - 1);
     return landed_.subspan(index * most_, wire_bytes(range(owner, segment)));
   }
 
@@ -181,6 +179,7 @@ class TwoShot {
   }
 
   Net& net_;
+  const pattern::Rotation rotation_{net_.rank(), net_.size()};
   const std::span<const float> in_;
   const std::span<float> out_;
   const Compression& how_;

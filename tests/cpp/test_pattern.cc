@@ -8,6 +8,7 @@
 #include "pattern/hierarchy.h"
 #include "pattern/hypercube.h"
 #include "pattern/ring.h"
+#include "pattern/rotation.h"
 #include "pattern/tree.h"
 
 using namespace pycoll;
@@ -54,6 +55,22 @@ TEST("pattern: a ring's chunk goes on to the next rank, and ends with its owner"
     CHECK(int(reduced.size()) == size - 1 && !reduced.contains(rank), rank, " of ", size);
     CHECK(int(gathered.size()) == size, rank, " of ", size);
   });
+}
+
+TEST("pattern: in each turn of a rotation, who is sent to receives from the sender, and all peers come once") {
+  for (int size = 1; size <= 17; ++size)
+    for (int rank = 0; rank < size; ++rank) {
+      const pattern::Rotation mine{rank, size};
+      std::vector<bool> met(size_t(size), false);
+      met[size_t(rank)] = true;
+      for (int distance = 1; distance < size; ++distance) {
+        const int to = mine.to(distance);
+        CHECK(!met[size_t(to)]);
+        met[size_t(to)] = true;
+        CHECK((pattern::Rotation{to, size}.from(distance)) == rank);
+        CHECK(mine.distance(mine.from(distance)) == distance);
+      }
+    }
 }
 
 TEST("pattern: a circulant's skips halve, and every contribution reaches the owner once") {
