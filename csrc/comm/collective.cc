@@ -132,13 +132,13 @@ Plan Communicator::plan_of(const Call& call) const {
 }
 
 // Packs lists, scales and widens where that is needed, runs, and puts the result where the user wants it.
-void Communicator::collective(Call& call, Deadline deadline) {
+void Communicator::collective(Call& call, bool repeats, Deadline deadline) {
   const bool packed = !call.pieces_in.empty();
   if (packed) {
     call.in = pack(call.pieces_in, pack_);
     call.out = {const_cast<std::byte*>(call.in.data), call.in.count, call.in.dtype};
   }
-  if (packed || !plan_.fits(call)) plan_ = plan_of(call);
+  if (!repeats) plan_ = plan_of(call);
   node_->board().start(plan_.signature);
   if (shared_ && !packed && !plan_.premul && !plan_.widen && !plan_.encoded) {
     run_sharing(call, call, plan_, deadline);
@@ -172,23 +172,24 @@ void Communicator::run_sharing(const Call& inner, const Call& call, const Plan& 
   ShmTransport& shm = *node_;
   const int parity = shm.next_parity();
   shm::Arrival& cell = shm.arrival(rank(), parity);
-  cell.signature = plan.signature;
   const bool gives = call.kind != Kind::broadcast || rank() == call.root;
   size_t place = 0;
   bool placed = false;  // arrays may be reached where they are, and ranks show where that is
+  // The cell last, at once: peers that look at it take the line away, and stores become visible in their order.
   if (plan.in_cell) {
     if (plan.bytes && gives) std::memcpy(cell.payload, inner.in.data, inner.in.bytes());
   } else {
     placed = plan.algo == Algo::direct && plan.bytes >= kInPlaceBytes;
     Place own;
     if (placed) own = &inner == &call && call.pieces_in.empty() ? place_of(inner) : addresses_of(inner);
-    static_assert(sizeof own <= sizeof cell.payload);
-    std::memcpy(cell.payload, &own, sizeof own);
     if (plan.eager) place = shm.claim(plan.bytes);
     if (plan.eager && gives && !own.in_region)
       copy_into(shm.stage(rank(), place), inner.in.data, inner.in.bytes(), shm.staged_stores());
     if (plan.bytes >= kProbingBytes) shm.ask_for_probe();
+    static_assert(sizeof own <= sizeof cell.payload);
+    if (placed) std::memcpy(cell.payload, &own, sizeof own);
   }
+  cell.signature = plan.signature;
   shm.barrier(deadline);
   bool agreed = true;
   for (int peer = 0; peer < size(); ++peer) agreed &= shm.arrival(peer, parity).signature == plan.signature;

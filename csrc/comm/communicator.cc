@@ -17,7 +17,7 @@ Communicator::Communicator(std::shared_ptr<ShmTransport> node, std::shared_ptr<T
                 p2p_.start(call, Deadline::after(call.timeout > 0 ? call.timeout : options_.timeout), work);
                 return;
               }
-              execute(call);
+              execute(call, plan_.fits(call));
               work->finish(nullptr);
             } catch (...) {
               work->finish(std::current_exception());
@@ -130,8 +130,9 @@ void Communicator::run(Call& call) {
   std::exception_ptr error;
   const bool ran = engine_.run_here([&] {
     try {
-      if (closed_ || call.timeout != 0 || !plan_.fits(call)) validate(call);
-      execute(call);
+      const bool repeats = plan_.fits(call);
+      if (closed_ || call.timeout != 0 || !repeats) validate(call);
+      execute(call, repeats);
     } catch (...) {
       error = std::current_exception();
     }
@@ -164,7 +165,8 @@ std::shared_ptr<Work> Communicator::submit(Call call, std::shared_ptr<void> kept
   return work;
 }
 
-void Communicator::execute(Call& call) {
+// `repeats`: plan_ fits.
+void Communicator::execute(Call& call, bool repeats) {
   if (failure_) failure_->raise();
   const Deadline deadline = Deadline::after(call.timeout > 0 ? call.timeout : options_.timeout);
   try {
@@ -173,7 +175,7 @@ void Communicator::execute(Call& call) {
       p2p_.start(call, deadline, nullptr);
       p2p_.finish();
     } else {
-      collective(call, deadline);
+      collective(call, repeats, deadline);
     }
     operations_.store(operations_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     wire_bytes_.store(world_->wire_bytes() + (shared_ ? 0 : node_->wire_bytes()), std::memory_order_relaxed);

@@ -75,8 +75,8 @@ class Communicator {
   };
 
   void validate(const Call& call) const;
-  void execute(Call& call);
-  void collective(Call& call, Deadline deadline);
+  void execute(Call& call, bool repeats);
+  void collective(Call& call, bool repeats, Deadline deadline);
   Call prepare(const Call& call, bool widen);
   void prepare_and_run(Call& call, Deadline deadline);
   [[noreturn]] void explain(const Call& call, Deadline deadline);

@@ -20,6 +20,7 @@ void Engine::wake() {
 template <class Ready>
 bool Engine::wait(std::unique_lock<std::mutex>& lock, double seconds, Ready&& ready) {
   waiters_.fetch_add(1);
+  heavy_fence();
   const bool came = changed_.wait_for(lock, std::chrono::duration<double>(std::min(seconds, 3e8)), ready);
   waiters_.fetch_sub(1);
   return came;

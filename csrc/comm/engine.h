@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "comm/call.h"
+#include "core/fence.h"
 #include "core/work.h"
 
 namespace pycoll {
@@ -49,8 +50,9 @@ class Engine {
     ~Release() { engine.release(); }
   };
   void release() {
-    busy_.store(false);
-    if (waiters_.load() != 0) wake();
+    busy_.store(false, std::memory_order_release);
+    light_fence(reached_);
+    if (waiters_.load(std::memory_order_relaxed) != 0) wake();
   }
   void wake();
   // Until ready(), which is called with the lock held; false after `seconds`.
@@ -69,6 +71,7 @@ class Engine {
   std::atomic<int> queued_{0}, waiters_{0};
   std::thread thread_;
   const pid_t pid_ = getpid();
+  const bool reached_ = reached_by_heavy_fences();
 };
 
 }  // namespace pycoll

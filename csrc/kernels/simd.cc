@@ -1,7 +1,6 @@
 #include "kernels/simd.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstdlib>
 
 #include "core/error.h"
@@ -30,18 +29,13 @@ Simd named(std::string_view name, const char* who) {
   throw InvalidArgument(concat(who, ": wanted scalar, avx2 or avx512, got '", name, "'"));
 }
 
-std::atomic<Simd>& active() {
-  static std::atomic<Simd> level = [] {
-    const char* ceiling = std::getenv("PYCOLL_SIMD");
-    return ceiling && *ceiling ? std::min(highest(), named(ceiling, "PYCOLL_SIMD")) : highest();
-  }();
-  return level;
-}
-
 }  // namespace
 
-Simd simd_level() {
-  return active().load(std::memory_order_relaxed);
+Simd find_simd() {
+  const char* ceiling = std::getenv("PYCOLL_SIMD");
+  const Simd level = ceiling && *ceiling ? std::min(highest(), named(ceiling, "PYCOLL_SIMD")) : highest();
+  simd_in_use.store(level, std::memory_order_relaxed);
+  return level;
 }
 
 std::string_view simd() {
@@ -51,7 +45,7 @@ std::string_view simd() {
 void select_simd(std::string_view name) {
   const Simd level = named(name, "select_simd");
   PYCOLL_CHECK(level <= highest(), "select_simd: this processor has no ", name);
-  active().store(level, std::memory_order_relaxed);
+  simd_in_use.store(level, std::memory_order_relaxed);
 }
 
 }  // namespace pycoll::kernels

@@ -1,15 +1,22 @@
 // Which instruction set the kernels use: picked once at load, the best that this processor and this build have.
 #pragma once
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <string_view>
 
 namespace pycoll::kernels {
 
-enum class Simd : uint8_t { scalar, avx2, avx512 };
+enum class Simd : uint8_t { scalar, avx2, avx512, unknown };
+
+inline std::atomic<Simd> simd_in_use{Simd::unknown};
+Simd find_simd();
 
 // The level in use. PYCOLL_SIMD=scalar|avx2|avx512 lowers it; raises InvalidArgument if that is something else.
-Simd simd_level();
+inline Simd simd_level() {
+  const Simd level = simd_in_use.load(std::memory_order_relaxed);
+  return level == Simd::unknown ? find_simd() : level;
+}
 
 // Its name. select_simd is for tests: it throws InvalidArgument if this processor cannot run what is named.
 std::string_view simd();

@@ -95,7 +95,7 @@ void Board::sleep(const std::function<bool()>& ready, double seconds) {
   shm::Doorbell& mine = doorbell_[index_];
   mine.sleeping.store(1, std::memory_order_relaxed);
   const uint32_t rung = mine.rung.load(std::memory_order_acquire);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  heavy_fence();
   if (!ready()) {
     const timespec limit{time_t(seconds), long((seconds - double(time_t(seconds))) * 1e9)};
     syscall(SYS_futex, &mine.rung, FUTEX_WAIT, rung, &limit, nullptr, 0);

@@ -13,6 +13,7 @@
 
 #include "core/deadline.h"
 #include "core/failure.h"
+#include "core/fence.h"
 #include "core/poll.h"
 #include "core/signature.h"
 #include "transport/process.h"
@@ -103,15 +104,19 @@ class Board {
 
   std::string doing(int index) const;  // "rank 2 last called allreduce f32[8] sum (operation 3)"
 
+  // Whether heavy fences reach this process, and what all found: true if they reach all members.
+  bool reached() const { return reached_; }
+  void all_are_reached(bool all) { all_reached_ = all; }
+
   // Wakes member `index` if it sleeps. To be called after what it waits for was stored.
   void ring(int index) {
-    std::atomic_thread_fence(std::memory_order_seq_cst);
+    light_fence(all_reached_);
     if (doorbell_[index].sleeping.load(std::memory_order_relaxed)) wake(index);
   }
 
   // The same for all the others, with one fence.
   void ring_all() {
-    std::atomic_thread_fence(std::memory_order_seq_cst);
+    light_fence(all_reached_);
     for (int i = 0; i < size(); ++i)
       if (i != index_ && doorbell_[i].sleeping.load(std::memory_order_relaxed)) wake(i);
   }
@@ -148,6 +153,8 @@ class Board {
   Failure death_of(int index, const char* how) const;
 
   const pid_t pid_ = getpid();
+  const bool reached_ = reached_by_heavy_fences();
+  bool all_reached_ = false;
   const int index_;
   const std::vector<Member> members_;
   int spins_, yields_;

@@ -14,6 +14,9 @@ constexpr uint32_t kProbeTicks = 2;
 
 constexpr int kDyingMilliseconds = 1500;
 
+// Peers that come together come within so many; only a rank that waits longer moves on what is under way beside.
+constexpr int kLooks = 50;
+
 constexpr size_t kChannelsMost = size_t(1) << 30;  // of address space, for all channels of a node
 
 constexpr size_t slot_bytes_of(int size) {
@@ -40,6 +43,15 @@ size_t stages_at(int size) {
 }
 size_t channels_at(int size) {
   return stages_at(size) + shm::kStageBytes * size_t(size);
+}
+
+// This core will write the line, which others may have: asks for it early.
+void own_soon(const void* line) {
+#if defined(__x86_64__)
+  asm volatile("prefetchw %0" ::"m"(*static_cast<const char*>(line)));
+#else
+  __builtin_prefetch(line, 1);
+#endif
 }
 
 }  // namespace
@@ -113,7 +125,8 @@ void ShmTransport::probe_reading() {
 void ShmTransport::barrier(Deadline deadline) {
   const uint32_t tick = ++tick_;
   const int parity = int(tick & 1);
-  arrival(rank(), parity).reads_private = reads_private_;
+  arrival(rank(), parity).can =
+      uint8_t((reads_private_ ? shm::kReadsPrivate : 0) | (board_.reached() ? shm::kIsReached : 0));
   arrival(rank(), parity).plan = uint8_t((findings_.streams ? shm::kStreams : 0) |
                                          (findings_.single_copy ? shm::kSingleCopy : 0) | (asking_ ? shm::kProbe : 0));
   arrival(rank(), parity).tick.store(tick, std::memory_order_release);
@@ -125,9 +138,10 @@ void ShmTransport::barrier(Deadline deadline) {
   };
   for (int peer = 0; peer < size(); ++peer) {
     const std::atomic<uint32_t>& arrived = arrival(peer, parity).tick;
+    int looks = 0;
     const auto ready = [&] {
       if (arrived.load(std::memory_order_acquire) == tick) return true;
-      move_beside();
+      if (++looks > kLooks) move_beside();
       return false;
     };
     board_.wait(ready, missing, deadline);
@@ -135,11 +149,14 @@ void ShmTransport::barrier(Deadline deadline) {
   // Nobody could go on before the last one came, and that one is here: it is soon enough to wake sleepers now, when the
   // fence that this takes no longer waits for the store above.
   board_.ring_all();
+  own_soon(&arrival(rank(), next_parity()));
   plan_ = arrival(0, parity).plan;
-  if (all_read_private_ || tick > kProbeTicks) return;
+  if (tick > kProbeTicks) return;
   if (!probed_) probe_reading();
-  all_read_private_ = true;
-  for (int peer = 0; peer < size(); ++peer) all_read_private_ &= arrival(peer, parity).reads_private != 0;
+  uint8_t all_can = 0xff;
+  for (int peer = 0; peer < size(); ++peer) all_can &= arrival(peer, parity).can;
+  all_read_private_ = all_can & shm::kReadsPrivate;
+  board_.all_are_reached(all_can & shm::kIsReached);
 }
 
 size_t ShmTransport::claim(size_t bytes) {

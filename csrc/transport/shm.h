@@ -20,8 +20,8 @@ namespace shm {
 // What a rank shows the others when it enters an operation: one cache line, flag and small payload together.
 struct alignas(kLine) Arrival {
   std::atomic<uint32_t> tick;
-  uint8_t reads_private;  // 1 if this rank has found that it can read all its peers' memory
-  uint8_t plan;           // of rank 0: what all go by from this meeting on
+  uint8_t can;   // what this rank has found
+  uint8_t plan;  // of rank 0: what all go by from this meeting on
   uint16_t unused;
   Signature signature;
   std::byte payload[32];
@@ -36,6 +36,10 @@ inline constexpr size_t kStageBytes = 2 << 20;
 inline constexpr size_t kClaimMost = kStageBytes / 4;
 
 inline constexpr size_t kProbedBytes = 32 << 10;  // in each way that a probe tries
+
+// Bits of Arrival::can.
+inline constexpr uint8_t kReadsPrivate = 1;  // it can read all its peers' memory
+inline constexpr uint8_t kIsReached = 2;     // heavy fences reach it
 
 // Bits of Arrival::plan.
 inline constexpr uint8_t kProbe = 1;       // all probe now
