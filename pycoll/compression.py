@@ -107,6 +107,7 @@ class Presence:
         self._slots = slots
         self._seen = np.zeros(len(slots), np.uint8)  # has ever had one: its residual may still be on its way
         self._here = np.zeros(len(slots), np.uint8)
+        self._all_here = False
         self._work: Any = None
 
     def seen(self) -> list[str]:
@@ -119,7 +120,9 @@ class Presence:
             self._seen[i] |= slot.name in names
 
     def launch(self) -> None:
-        """Starts to ask."""
+        """Starts to ask, unless all have had one: all ranks know that, and it stays so."""
+        if self._all_here:
+            return
         for i, slot in enumerate(self._slots):
             self._seen[i] |= slot.parameter.grad is not None
         self._here[:] = self._seen
@@ -127,7 +130,10 @@ class Presence:
 
     def finish(self) -> None:
         """Hands the mean to parameters that have no gradient here but have one elsewhere."""
-        self._work.wait()
+        if self._work:
+            self._work.wait()
+            self._work = None
+            self._all_here = bool(self._here.all())
         for slot, present in zip(self._slots, self._here, strict=True):
             if slot.parameter.grad is None and present:
                 slot.parameter.grad = slot.view

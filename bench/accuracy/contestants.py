@@ -40,6 +40,7 @@ CONTESTANTS = (
     Contestant("pycoll-topk-0.1%", "pycoll", "TopK", {"ratio": 0.001}),
     Contestant("pycoll-topk-2%-int8", "pycoll", "TopK", {"ratio": 0.02, "values": "int8"}),
     Contestant("pycoll-topk-5%-int8", "pycoll", "TopK", {"ratio": 0.05, "values": "int8"}),
+    Contestant("pycoll-topk-10%-int4", "pycoll", "TopK", {"ratio": 0.1, "values": "int4"}),
     Contestant("pycoll-randomk-1%", "pycoll", "RandomK", {"ratio": 0.01}),
     Contestant("pycoll-powersgd-2", "pycoll", "PowerSGD", {"rank": 2}),
     Contestant("pycoll-powersgd-4", "pycoll", "PowerSGD", {"rank": 4}),

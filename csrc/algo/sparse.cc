@@ -5,7 +5,7 @@
 // Cost of P ranks that select k entries each: k(P-1)/P entries sent and about as many received for the sums, k(P-1)/P
 // sent and received for the result; so below 6k entries sent and received together, whatever P. Before,
 // the division: one allreduce of 64 to 4096 counters, and one of 256 (P-1) for each time that it has to be refined; and
-// the byte counts: one message of 8 bytes for each pair, one allgather of 8 bytes a rank. What an owner does not select
+// twice, for each pair, 8 bytes that tell a length. What an owner does not select
 // of its sums stays in its residual, so nothing is lost.
 #include <algorithm>
 #include <cmath>
@@ -14,15 +14,12 @@
 
 #include "algo/compressed.h"
 #include "algo/local.h"
+#include "algo/parcels.h"
 #include "algo/stopwatch.h"
-#include "algo/window.h"
 #include "codec/sparse.h"
-#include "pattern/rotation.h"
 
 namespace pycoll::algo {
 namespace {
-
-constexpr size_t kWindow = 16;
 
 // Finds bounds between which all ranks' entries together are about equally many.
 class Balance {
@@ -178,26 +175,11 @@ class Sparse {
 
   // Every rank's entries of this rank's part, added up in sum_.
   void collect() {
-    std::vector<std::vector<std::byte>> outgoing(ranks()), landed(ranks());
-    std::vector<uint64_t> sends(ranks()), lands(ranks());
-    for (size_t peer = 0; peer < ranks(); ++peer) {
-      if (int(peer) == rank()) continue;
-      outgoing[peer] = encode(owned(int(peer)), 1);
-      sends[peer] = outgoing[peer].size();
-    }
+    std::vector<std::vector<std::byte>> outgoing(ranks());
+    for (int peer = 0; peer < net_.size(); ++peer)
+      if (peer != rank()) outgoing[size_t(peer)] = encode(owned(peer), 1);
     report().encode += clock_.lap();
-    const auto one_each = layout_of(Partition{ranks(), ranks()});
-    const Buffer told{reinterpret_cast<std::byte*>(lands.data()), ranks(), DType::u64};
-    pairwise_alltoall(net_, ConstBuffer{reinterpret_cast<std::byte*>(sends.data()), ranks(), DType::u64}, one_each,
-                      told, one_each);
-    Window window(net_, kWindow);
-    for (int distance = 1; distance < net_.size(); ++distance) {
-      window.make_room();
-      const size_t to = size_t(rotation_.to(distance)), from = size_t(rotation_.from(distance));
-      landed[from].resize(bounded(lands[from], int(from)));
-      window.exchange(int(to), outgoing[to], int(from), landed[from]);
-    }
-    window.finish_all();
+    const auto landed = parcels().exchange([&](int peer) -> ConstBytes { return outgoing[size_t(peer)]; });
     report().wire += clock_.lap();
     const Bytes memory = how_.sums.get(owned(rank()).count * sizeof(float));
     sum_ = {reinterpret_cast<float*>(memory.data()), owned(rank()).count};
@@ -213,13 +195,8 @@ class Sparse {
     report().decode += clock_.lap();
   }
 
-  // A length that a peer told: no more than its part can take.
-  size_t bounded(uint64_t bytes, int peer) const {
-    const size_t most = sizeof(codec::WireHeader) + in_.size() * sizeof(float);
-    PYCOLL_CHECK_AS(TransportError, bytes <= most, "sparse allreduce: rank ", peer, " announced ", bytes,
-                    " bytes, wanted at most ", most);
-    return size_t(bytes);
-  }
+  // None is longer than the whole array would be dense.
+  Parcels parcels() { return {net_, sizeof(codec::WireHeader) + in_.size() * sizeof(float), "sparse allreduce"}; }
 
   // This rank's share of the result; the rest of its sums stays here.
   void reselect() {
@@ -243,18 +220,7 @@ class Sparse {
   void spread() {
     const std::vector<std::byte> mine = encode(owned(rank()), float(how_.divisor));
     report().encode += clock_.lap();
-    std::vector<uint64_t> lengths(ranks());
-    lengths[size_t(rank())] = mine.size();
-    dissemination_allgather(net_, std::as_writable_bytes(std::span(lengths)), sizeof(uint64_t), scratch_);
-    std::vector<std::vector<std::byte>> landed(ranks());
-    Window window(net_, kWindow);
-    for (int distance = 1; distance < net_.size(); ++distance) {
-      window.make_room();
-      const int to = rotation_.to(distance), from = rotation_.from(distance);
-      landed[size_t(from)].resize(bounded(lengths[size_t(from)], from));
-      window.exchange(to, mine, from, landed[size_t(from)]);
-    }
-    window.finish_all();
+    const auto landed = parcels().exchange([&](int) -> ConstBytes { return mine; });
     report().wire += clock_.lap();
     for (int owner = 0; owner < net_.size(); ++owner) {
       const ConstBytes wire = owner == rank() ? ConstBytes(mine) : ConstBytes(landed[size_t(owner)]);
@@ -268,7 +234,6 @@ class Sparse {
   }
 
   Net& net_;
-  const pattern::Rotation rotation_{net_.rank(), net_.size()};
   const std::span<const float> in_;
   const std::span<float> out_;
   const codec::TopK& codec_;
