@@ -26,6 +26,15 @@ void reduce_peers(Net& net, const Places& places, Buffer out, Range range, Reduc
   kernels::reduce_all(out, inputs, reduction.op, reduction.divisor);
 }
 
+// Of two ranks' arrays, elements `range` of both = their sum.
+void reduce_pair(Net& net, const Places& places, Range range, DType dtype, Reduction reduction) {
+  const size_t at = range.begin * size_of(dtype), rank = size_t(net.rank()), peer = 1 - rank;
+  const Buffer sum{places.out[rank] + at, range.count, dtype};
+  for (int direction = 0; direction < 2; ++direction) net.shared()->note_access(int(peer), sum.bytes());
+  kernels::reduce_pair(sum, places.out[peer] + at, places.in[0] + at, places.in[1] + at, reduction.op,
+                       reduction.divisor);
+}
+
 // out = `peer`'s array from element `first` on.
 void copy_from(Net& net, const Places& places, Buffer out, int peer, size_t first, Stores stores) {
   if (!out.count) return;
@@ -48,6 +57,10 @@ void collect(Net& net, const Places& places, Buffer out, const Layout& layout, s
 void symmetric_allreduce(Net& net, const Places& places, ConstBuffer in, Reduction reduction) {
   // Chunk r is read by rank r alone and written by rank r alone, in every rank's array.
   const Range mine = Partition{in.count, size_t(net.size())}[size_t(net.rank())];
+  if (net.size() == 2) {
+    reduce_pair(net, places, mine, in.dtype, reduction);
+    return net.shared()->barrier(net.deadline());
+  }
   const size_t element = size_of(in.dtype), segment = kSegmentBytes / element;
   for (size_t s = 0; s * segment < mine.count; ++s) {
     const Range range = segment_of(mine, s, segment);

@@ -183,8 +183,7 @@ void Communicator::run_sharing(const Call& inner, const Call& call, const Plan& 
     Place own;
     if (placed) own = &inner == &call && call.pieces_in.empty() ? place_of(inner) : addresses_of(inner);
     if (plan.eager) place = shm.claim(plan.bytes);
-    if (plan.eager && gives && !own.in_region)
-      copy_into(shm.stage(rank(), place), inner.in.data, inner.in.bytes(), shm.staged_stores());
+    if (plan.eager && gives && !own.in_region) show(inner, shm.stage(rank(), place));
     if (plan.bytes >= kProbingBytes) shm.ask_for_probe();
     static_assert(sizeof own <= sizeof cell.payload);
     if (placed) std::memcpy(cell.payload, &own, sizeof own);
@@ -214,6 +213,17 @@ void Communicator::run_sharing(const Call& inner, const Call& call, const Plan& 
   if (inner.in.count) inputs_[size_t(rank())] = inner.in.data;
   shm.account(plan.bytes * size_t(size() - 1));
   run_eager(inner);
+}
+
+// Puts into this rank's stage what its peers will read. Its own chunk of an array with one for each rank is not.
+void Communicator::show(const Call& call, std::byte* stage) const {
+  if (!call.in.count) return;
+  const bool divided = call.kind == Kind::reduce_scatter || call.kind == Kind::scatter || call.kind == Kind::alltoall;
+  const Range own = divided ? call.layout[size_t(rank())] : Range{call.in.count, 0};
+  for (const Range range : {Range{0, own.begin}, Range{own.end(), call.in.count - own.end()}}) {
+    const ConstBuffer part = call.in[range];
+    copy_into(stage + range.begin * size_of(part.dtype), part.data, part.bytes(), node_->staged_stores());
+  }
 }
 
 // Raises what all ranks raise.

@@ -84,6 +84,7 @@ class Communicator {
   bool run_in_place(const Call& call, std::vector<Place> shown, Deadline deadline);
   void check_pairs(Net& net, const Call& call);
   void run_sharing(const Call& inner, const Call& call, const Plan& plan, Deadline deadline);
+  void show(const Call& call, std::byte* stage) const;
   void run_eager(const Call& call);
   void compressed(const Call& call, Deadline deadline);
   void hierarchical(const Call& call, algo::Reduction reduction, Deadline deadline);

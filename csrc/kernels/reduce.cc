@@ -1,8 +1,10 @@
 // Hands every call to the body of the instruction set in use.
 #include "kernels/reduce.h"
 
+#include <algorithm>
 #include <array>
 #include <cassert>
+#include <cstring>
 
 #include "kernels/kernel_of.h"
 #include "kernels/reduce_table.h"
@@ -10,6 +12,8 @@
 
 namespace pycoll::kernels {
 namespace {
+
+constexpr size_t kPairBytes = 8 << 10;  // of a result on its way to a second place: stays in the first-level cache
 
 const Table& table() {
   static const std::array<const Table*, 3> tables = {scalar_table(), avx2_table(), avx512_table()};
@@ -23,6 +27,21 @@ void reduce_all(Buffer dst, std::span<const std::byte* const> srcs, ReduceOp op,
   const Kernel kernel = kernel_of(op, dst.dtype);
   table().reduce[int(kernel.op)][int(kernel.dtype)](
       {dst.data, srcs.data(), srcs.size(), dst.count * kernel.parts, divisor});
+}
+
+void reduce_pair(Buffer dst, std::byte* also, const std::byte* a, const std::byte* b, ReduceOp op, int divisor) {
+  assert(is_defined(op, dst.dtype) && divisor >= 1);
+  const Kernel kernel = kernel_of(op, dst.dtype);
+  const auto sum_pair = table().sum_pair[int(kernel.dtype)];
+  if (kernel.op == ReduceOp::sum && sum_pair)
+    return sum_pair({dst.data, also, a, b, dst.count * kernel.parts, divisor});
+  const size_t block = kPairBytes / size_of(dst.dtype);
+  for (size_t begin = 0; begin < dst.count; begin += block) {
+    const Buffer part = dst[{begin, std::min(block, dst.count - begin)}];
+    const size_t at = begin * size_of(dst.dtype);
+    reduce_all(part, std::array{a + at, b + at}, op, divisor);
+    std::memcpy(also + at, part.data, part.bytes());
+  }
 }
 
 void reduce_into(Buffer dst, ConstBuffer a, ConstBuffer b, ReduceOp op) {

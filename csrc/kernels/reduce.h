@@ -27,6 +27,9 @@ inline void add_into(Buffer acc, ConstBuffer x, ReduceOp op) {
 // dst.count elements. A divisor of 1 divides nothing.
 void reduce_all(Buffer dst, std::span<const std::byte* const> srcs, ReduceOp op, int divisor = 1);
 
+// dst[i] = also[i] = (a[i] op b[i]) / divisor, the bits of reduce_all. `also` may equal a source as well.
+void reduce_pair(Buffer dst, std::byte* also, const std::byte* a, const std::byte* b, ReduceOp op, int divisor = 1);
+
 // x[i] = x[i] / divisor: integers truncate toward zero. Not for bool.
 void divide(Buffer x, int divisor);
 

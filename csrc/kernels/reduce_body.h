@@ -174,6 +174,33 @@ void reduce(const Reduction& job) {
   }
 }
 
+template <class E, class V, class Change>
+void sum_to_both(const PairSum& job, size_t i, Change change) {
+  const size_t at = i * E::bytes;
+  const V sum = change(Sum::combine(E::template read<V>(job.a + at), E::template read<V>(job.b + at)));
+  E::write(job.dst + at, sum);
+  E::write(job.also + at, sum);
+}
+
+template <class E, class Change>
+void sum_all_to_both(const PairSum& job, Change change) {
+  size_t i = 0;
+  for (; i + E::lanes <= job.count; i += E::lanes) sum_to_both<E, typename E::Vector>(job, i, change);
+  for (; i < job.count; ++i) {
+    opaque(i);
+    sum_to_both<E, typename E::Lane>(job, i, change);
+  }
+}
+
+template <class E>
+void sum_pair(const PairSum& job) {
+  if (job.divisor == 1) {
+    sum_all_to_both<E>(job, [](auto v) { return v; });
+  } else {
+    sum_all_to_both<E>(job, [&job](auto v) { return divide(v, job.divisor); });
+  }
+}
+
 template <class E>
 void scale(std::byte* dst, const std::byte* src, size_t count, double factor) {
   const auto by = typename E::Lane(factor);
@@ -210,6 +237,7 @@ constexpr void fill_bitwise(Table& table, DType dtype) {
 template <class E>
 constexpr void fill_floating(Table& table, DType dtype) {
   fill_arithmetic<E>(table, dtype);
+  table.sum_pair[int(dtype)] = sum_pair<E>;
   table.scale[int(dtype)] = scale<E>;
 }
 

@@ -14,10 +14,19 @@ struct Reduction {
   int divisor;
 };
 
+// dst[i] = also[i] = (a[i] + b[i]) / divisor.
+struct PairSum {
+  std::byte *dst, *also;
+  const std::byte *a, *b;
+  size_t count;
+  int divisor;
+};
+
 // Null where reduce.cc never looks: it asks for what kernel_of() returns.
 struct Table {
   const char* name;
   void (*reduce[kReduceOps][kDTypes])(const Reduction&);
+  void (*sum_pair[kDTypes])(const PairSum&);  // floating types only
   void (*scale[kDTypes])(std::byte* dst, const std::byte* src, size_t count, double factor);
   void (*widen[kDTypes])(std::byte* dst, const std::byte* src, size_t count);   // from this type to f32
   void (*narrow[kDTypes])(std::byte* dst, const std::byte* src, size_t count);  // from f32 to this type

@@ -360,6 +360,30 @@ TEST("reduce_all: 1 to 9 sources, divisors, aliases") {
   });
 }
 
+TEST("reduce_pair: two places, in place or elsewhere") {
+  const auto levels = available();
+  each_op_and_type([&](ReduceOp op, DType t) {
+    for (const size_t count : {size_t(0), size_t(1), size_t(37), size_t(5003)}) {
+      const Memory a = random_of(t, count, 5), b = random_of(t, count, 6);
+      for (const int divisor : {1, 2}) {
+        if (divisor != 1 && op != ReduceOp::avg) continue;
+        const Memory want = expected(op, t, {a, b}, divisor);
+        for (const auto level : levels) {
+          kernels::select_simd(level);
+          for (const bool in_place : {false, true}) {
+            const Placed x(a, 0), y(b, 4), fresh(Memory(want.size()), 8), other(Memory(want.size()), 12);
+            const Placed &dst = in_place ? x : fresh, &also = in_place ? y : other;
+            kernels::reduce_pair({dst.data(), count, t}, also.data(), x.data(), y.data(), op, divisor);
+            CHECK(dst.guarded() && also.guarded(), name_of(op), " ", name_of(t), " ", level);
+            CHECK(dst.holds(want) && also.holds(want), name_of(op), " ", name_of(t), "[", count, "] ", level,
+                  " divisor ", divisor, ": ", difference(dst.data(), want, t), ", ", difference(also.data(), want, t));
+          }
+        }
+      }
+    }
+  });
+}
+
 TEST("divide and scale") {
   const auto levels = available();
   for (int i = 0; i < kDTypes; ++i) {
