@@ -10,6 +10,8 @@
 
 namespace pycoll::kernels {
 
+enum class Choice { exact, near };  // select_topk or select_near
+
 // Entries of a sparse array; room for as many as asked for.
 struct Entries {
   uint32_t* index;
