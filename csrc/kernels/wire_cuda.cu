@@ -83,11 +83,11 @@ void encode_random(const SparseWire& to, uint64_t seed, uint64_t step, Stream st
 }
 
 void decode_topk(Store store, float* out, const SparseFrom& from, Stream stream) {
-  (store == Store::into ? decode_topk<device::Into> : decode_topk<device::Add>)(out, from, stream);
+  store == Store::into ? decode_topk<device::Into>(out, from, stream) : decode_topk<device::Add>(out, from, stream);
 }
 
 void decode_random(Store store, float* out, const SparseFrom& from, Stream stream) {
-  (store == Store::into ? decode_random<device::Into> : decode_random<device::Add>)(out, from, stream);
+  store == Store::into ? decode_random<device::Into>(out, from, stream) : decode_random<device::Add>(out, from, stream);
 }
 
 Findings check(const std::byte* payload, uint64_t bytes, uint64_t scales, Stream stream) {

@@ -180,6 +180,16 @@ TEST("device: top-k wires, exact and near, of every format") {
   }
 }
 
+TEST("device: a wire becomes an identity at the same number of entries") {
+  const size_t count = 700;
+  for (const auto format : {ValueFormat::f32, ValueFormat::bf16}) {
+    const size_t k = device::dense_from(count, count, format);
+    CHECK(k > 1 && k < count, k);
+    for (const size_t entries : {k - 1, k})
+      check_topk_wire({.k = entries}, Choice::exact, format, make(Data::normal, count, 1), {}, 1);
+  }
+}
+
 TEST("device: near top-k of data that are not ordinary") {
   for (const Data data : kAllData) {
     for (const double ratio : {0.01, 0.3}) {
