@@ -89,6 +89,7 @@ def test_without_a_device_calls_say_what_is_missing(call):
         (lambda: encode(Pretended(3), Int8(), wire=wire_of(data=(4096, True))), "wire is read-only"),
         (lambda: encode(Pretended(3), Int8(), wire=Pretended(99)), "wire has elements of type <f4"),
         (lambda: encode(Pretended(3), Int8(), wire=wire_of(), residual=Pretended(4)), "residual has 4 elements"),
+        (lambda: encode(Pretended(3), Int8(), wire=wire_of(50)), "wire has 50 bytes, wanted 51"),
         (lambda: encode(Pretended(3), SharedScale(), wire=wire_of()), "SharedScale"),
         (lambda: decode(wire_of(strides=(2,)), Pretended(3)), "wire is not contiguous"),
         (lambda: _cuda.TopK().select(Pretended(9), 5, Pretended(4, "<i4"), Pretended(5)), "room for 4 and 5"),

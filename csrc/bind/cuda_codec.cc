@@ -26,7 +26,6 @@ std::optional<CudaArray> residual_of(Object residual, const CudaArray& x) {
   if (residual.is_none()) return {};
   const CudaArray kept(residual, "residual", "<f4", Access::write);
   PYCOLL_CHECK(kept.count == x.count, "cuda: residual has ", kept.count, " elements, x has ", x.count);
-  want_one_device({&x, &kept});
   return kept;
 }
 
@@ -34,7 +33,9 @@ std::optional<size_t> encode(const Codec& codec, Object in, Object out, Object r
                              uintptr_t stream) {
   const CudaArray x(in, "x", "<f4", Access::read), wire(out, "wire", "|u1", Access::write);
   const auto lost = residual_of(residual, x);
-  want_one_device({&wire, &x});
+  const size_t most = codec.most_bytes(x.count);
+  PYCOLL_CHECK(wire.count >= most, "cuda: wire has ", wire.count, " bytes, wanted ", most);
+  want_one_device({&wire, &x, lost ? &*lost : &x});
   const py::gil_scoped_release unlocked;
   const DeviceOf device(wire.data);
   return cuda::encode(codec, {x.floats(), x.count}, lost ? lost->floats() : nullptr, moment, {wire.data, wire.count},
@@ -92,7 +93,7 @@ class TopK {
     PYCOLL_CHECK(index.count >= entries && value.count >= entries, "cuda: index and value have room for ", index.count,
                  " and ", value.count, " entries, wanted ", entries);
     const auto lost = residual_of(residual, x);
-    want_one_device({&x, &index, &value});
+    want_one_device({&x, &index, &value, lost ? &*lost : &x});
     const py::gil_scoped_release unlocked;
     const DeviceOf device(x.data);
     kernels::cuda::select_topk(x.floats(), lost ? lost->floats() : nullptr, x.count, k,
@@ -129,9 +130,10 @@ void bind_cuda_codec(py::module_& module) {
       py::arg("acc"), py::arg("wire"), py::arg("stream") = 0, "acc += wire, likewise.");
   module.def("header", &header, py::arg("wire"), py::arg("stream") = 0,
              "The 32 bytes that a wire begins with, unchecked. Waits for the stream.");
-  module.def("check", &check, py::arg("wire"), py::arg("stream") = 0,
-             "The number of elements that a wire holds. Raises TransportError if it is not as an encoder wrote it. Waits "
-             "for the stream.");
+  module.def(
+      "check", &check, py::arg("wire"), py::arg("stream") = 0,
+      "The number of elements that a wire holds. Raises TransportError if it is not as an encoder wrote it. Waits "
+      "for the stream.");
   module.def("sum", &sum, py::arg("codec"), py::arg("wires"), py::arg("wire"), py::arg("count"), py::arg("stream") = 0,
              "wire = the sum of up to 64 wires of `count` elements, added in float32 in the order given, quantized "
              "once; their headers are not read. codec: the one that made them. Returns the bytes of the wire.");

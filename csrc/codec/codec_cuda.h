@@ -14,7 +14,8 @@ namespace pycoll::codec::cuda {
 
 using kernels::cuda::Stream;
 
-// What Codec::encode does. Returns the bytes of the wire, or nothing where only its header knows: of TopK not exact.
+// What Codec::encode does; `wire` has most_bytes(). Returns the bytes of the wire, or nothing where only its header
+// knows: of TopK not exact.
 std::optional<size_t> encode(const Codec& codec, std::span<const float> in, float* residual, const Moment& moment,
                              Bytes wire, Stream stream);
 
