@@ -222,7 +222,7 @@ def encode(
     for what, number, most in (("step", step, _U64), ("stream", stream, _U32), ("index", index, _U64)):
         _whole("encode", what, number, 0, most)
     if cuda_codec.is_on_device(x):
-        return cuda_codec.encode(x, core, _count(x), wire, residual, step, stream, index)
+        return cuda_codec.encode(core, x, wire, residual, (step, stream, index))
     to = np.empty(core.most_bytes(_count(x)), np.uint8) if wire is None else wire
     bytes = core.encode(x, to, residual, step, stream, index)
     return to[:bytes].copy() if wire is None and bytes < to.size // 2 else to[:bytes]

@@ -6,6 +6,7 @@ that their __cuda_array_interface__ names (version 3), or on the default stream.
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
@@ -18,15 +19,16 @@ def is_on_device(x: Any) -> bool:
     return bool(x.is_cuda) if torch else hasattr(x, "__cuda_array_interface__")
 
 
-def encode(x: Any, core: Any, count: int, wire: Any, residual: Any, step: int, rank: int, index: int) -> Any:
-    """What pycoll.codec.encode does; core: of the codec, count: the elements of x."""
+def encode(core: Any, x: Any, wire: Any, residual: Any, moment: tuple[int, int, int]) -> Any:
+    """What pycoll.codec.encode does; core: of the codec, moment: step, stream (of random numbers) and index."""
     kernels = _kernels("encode", x)
     source, stream = _read("encode", "x", x), _stream("encode", x=x, wire=wire, residual=residual)
     if wire is None:
+        count = math.prod(source.__cuda_array_interface__["shape"])
         wire = _empty("encode", "wire", x, core.most_bytes(count), "uint8")
     kept = None if residual is None else _written("encode", "residual", residual)
     to = _written("encode", "wire", wire)
-    bytes = kernels.encode(core, source, to, kept, step, rank, index, stream)
+    bytes = kernels.encode(core, source, to, kept, *moment, stream)
     if bytes is None:  # nearly k entries: only the device knows how many
         header = kernels.header(to, stream)
         bytes = len(header) + int.from_bytes(header[16:24], "little")

@@ -96,7 +96,7 @@ class TopK {
     want_one_device({&x, &index, &value, lost ? &*lost : &x});
     const py::gil_scoped_release unlocked;
     const DeviceOf device(x.data);
-    kernels::cuda::select_topk(x.floats(), lost ? lost->floats() : nullptr, x.count, k,
+    kernels::cuda::select_topk({x.floats(), lost ? lost->floats() : nullptr, x.count, k},
                                kept_.get(kernels::cuda::kTopkKeptBytes),
                                {reinterpret_cast<uint32_t*>(index.data), value.floats()}, stream_at(stream));
     return entries;

@@ -16,17 +16,16 @@ void forget_topk(std::byte* kept, Stream stream) {
   device::Machine(stream).zero(kept, kTopkKeptBytes);
 }
 
-void select_topk(const float* in, float* residual, size_t count, size_t k, std::byte* kept, Entries out,
-                 Stream stream) {
+void select_topk(const Selection& what, std::byte* kept, Entries out, Stream stream) {
   static_assert(kTopkKeptBytes == sizeof(device::TopkKept));
-  PYCOLL_CHECK(count < size_t(1) << 31, "cuda: top-k of ", count, " elements, wanted fewer than 2^31");
-  k = std::min(k, count);
-  const size_t selecting = (device::TopkLayout(count, k).bytes + 15) / 16 * 16;
+  PYCOLL_CHECK(what.count < size_t(1) << 31, "cuda: top-k of ", what.count, " elements, wanted fewer than 2^31");
+  const size_t k = std::min(what.k, what.count);
+  const size_t selecting = round_up(device::TopkLayout(what.count, k).bytes, 16);
   const Temporary scratch(selecting + sizeof(uint32_t), stream);
   device::Machine machine(stream);
   device::select(machine,
-                 {.in = {const_cast<float*>(in), count},
-                  .residual = residual,
+                 {.in = {const_cast<float*>(what.in), what.count},
+                  .residual = what.residual,
                   .k = k,
                   .kept = reinterpret_cast<device::TopkKept*>(kept),
                   .out = out,

@@ -15,6 +15,11 @@ void forget_topk(std::byte* kept, Stream stream);
 
 // Exactly min(k, count) entries of in, or of in + residual where there is one; then residual = in + residual, and 0 for
 // what was selected.
-void select_topk(const float* in, float* residual, size_t count, size_t k, std::byte* kept, Entries out, Stream stream);
+struct Selection {
+  const float* in;
+  float* residual;  // or null
+  size_t count, k;
+};
+void select_topk(const Selection& what, std::byte* kept, Entries out, Stream stream);
 
 }  // namespace pycoll::kernels::cuda

@@ -56,7 +56,7 @@ struct SparseHeader {
 struct WireLayout {
   size_t index, value, entries, kept, bytes;
   constexpr WireLayout(size_t choosing, size_t k)
-      : index((choosing + 15) / 16 * 16),
+      : index(round_up(choosing, 16)),
         value(index + (k + 3) / 4 * 16),
         entries(value + (k + 3) / 4 * 16),
         kept(entries + 16),

@@ -111,26 +111,26 @@ struct Taken {
 // `index(r, c)` is an element's index.
 template <class C, class Index>
 PYCOLL_DEVICE Taken write_wanted(C& on, const Wanted& to, const Held& held, Index index) {
-  uint32_t certain[kRows] = {}, ties[kRows] = {};
+  Marks marks{};
   PYCOLL_UNROLL
   for (uint32_t r = 0; r < kRows; ++r) {
     PYCOLL_UNROLL
     for (uint32_t c = 0; c < kPack; ++c) {
       const bool there = held.row(r) + c < held.count;
       const uint32_t size = topk_size(held.x[r][c]);
-      certain[r] |= uint32_t(there && size > to.rule.above) << c;
-      ties[r] |= uint32_t(there && to.rule.ties && size == to.rule.above) << c;
+      marks.certain[r] |= uint32_t(there && size > to.rule.above) << c;
+      marks.ties[r] |= uint32_t(there && to.rule.ties && size == to.rule.above) << c;
     }
   }
   Taken taken;
   Counts before[kRows];
-  taken.upto = place_rows(on, to.status, held.tile, certain, ties, before);
+  taken.upto = place_rows(on, to.status, held.tile, marks, before);
   PYCOLL_UNROLL
   for (uint32_t r = 0; r < kRows; ++r) {
     taken.of[r] = 0;
     PYCOLL_UNROLL
     for (uint32_t c = 0; c < kPack; ++c) {
-      const bool is_certain = certain[r] >> c & 1u, is_tie = ties[r] >> c & 1u;
+      const bool is_certain = marks.certain[r] >> c & 1u, is_tie = marks.ties[r] >> c & 1u;
       const uint64_t place = to.rule.places(before[r]);
       if ((is_certain || (is_tie && before[r].ties < to.rule.ties)) && place < to.room) {
         to.out.index[place] = index(r, c);
