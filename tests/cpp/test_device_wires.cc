@@ -1,5 +1,6 @@
 // codec_cuda.h and the host side of the CUDA kernels, with fibers in place of a device: the wires of the CPU's codecs,
 // and the CPU's words about wires that are broken.
+#include <cstddef>
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -124,7 +125,8 @@ TEST("device: wires whose checksum is right and whose payload is not are refused
   CHECK(says(spoilt(sparse, 32, 39), "blocks have 39 entries"), "");
   CHECK(says(spoilt(sparse, 32 + 16 + 160, 0xffffffff), "do not ascend"), "");
   CHECK(says(spoilt(sparse, sparse.most_bytes(count) - 4, 0xfffffffe), "of 900 elements"), "");
-  CHECK(says(spoilt(sparse, 24, 39), "wanted"), "");  // header.parameter
+  CHECK(says(spoilt(sparse, offsetof(codec::WireHeader, parameter), 39), "wanted 250 for 39 entries"), "");
+  CHECK(says(spoilt(sparse, offsetof(codec::WireHeader, version), 0x00050601), "values in format e4m3"), "");
 }
 
 TEST("device: the sum of wires") {
