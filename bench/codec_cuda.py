@@ -72,11 +72,13 @@ class Bench:
             for wire in wires:
                 cuda.encode(core, self.x, wire)
             payload = core.most_bytes(count) / count
+            reads = RATIO if name == "random k" else 1  # elements that must be looked at
+            adds = RATIO if name.startswith(("near top-k", "random k")) else 1
             encode = partial(cuda.encode, core, self.x, wires[0])
-            yield f"{name} encode", 4 + payload, encode
+            yield f"{name} encode", 4 * reads + payload, encode
             yield f"{name} encode, residual", 12 + payload, partial(encode, residual=self.residual)
             yield f"{name} decode", 4 + payload, partial(cuda.decode_into, out, wires[0])
-            yield f"{name} decode, add", 8 + payload, partial(cuda.decode_add, out, wires[0])
+            yield f"{name} decode, add", 8 * adds + payload, partial(cuda.decode_add, out, wires[0])
             if name == "int8":
                 total = partial(cuda.sum, core, wires[1:], wires[0], count)
                 yield f"{name} sum of {PEERS}", (PEERS + 1) * payload, total
