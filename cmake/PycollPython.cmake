@@ -1,7 +1,7 @@
 # The Python modules: _core always, _mpi where an MPI was found.
 find_package(pybind11 CONFIG REQUIRED)
 file(GLOB bind_sources CONFIGURE_DEPENDS csrc/bind/*.cc)
-list(FILTER bind_sources EXCLUDE REGEX "(mpi|cuda)_module")
+list(FILTER bind_sources EXCLUDE REGEX "mpi_module|cuda_")
 pybind11_add_module(_core ${bind_sources})
 target_link_libraries(_core PRIVATE pycoll pycoll_flags)
 set_target_properties(pycoll _core PROPERTIES INSTALL_RPATH "$ORIGIN")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core
+from . import _core, cuda_codec
 from .errors import InvalidArgument
 from .schedule import Schedule
 
@@ -193,34 +193,63 @@ def Chain(sparse: TopK, values: Codec) -> TopK:
     return TopK(sparse.ratio, sparse.k, sparse.exact, names[values])
 
 
-def encode(x: Any, codec: Codec, *, residual: Any = None, step: int = 0, stream: int = 0, index: int = 0) -> np.ndarray:
+def encode(
+    x: Any,
+    codec: Codec,
+    *,
+    residual: Any = None,
+    step: int = 0,
+    stream: int = 0,
+    index: int = 0,
+    wire: Any = None,
+) -> Any:
     """Header and payload of `x` as uint8[bytes]: what a rank would send. docs/wire.md has the layout.
 
-    x: float32, any shape, C-contiguous; NumPy, a torch CPU tensor, or anything with the buffer protocol or DLPack.
-    codec: any but SharedScale and PowerSGD, which need the other ranks. residual: float32 as long as x: x + residual is
-    encoded, and residual becomes what the payload lacks of it. step, stream, index: what random numbers depend on
-    besides the codec's seed: number of the operation, of the rank, and of x's first element in a longer array.
+    x: float32, any shape, C-contiguous; NumPy, torch, CuPy, or anything with the buffer protocol, DLPack or a
+    __cuda_array_interface__. codec: any but SharedScale and PowerSGD, which need the other ranks. residual: float32 as
+    long as x: x + residual is encoded, and residual becomes what the payload lacks of it. step, stream, index: what
+    random numbers depend on besides the codec's seed: number of the operation, of the rank, and of x's first element
+    in a longer array. wire: uint8[most_bytes(codec, count)] or longer, whose begin is returned; none: a new array.
 
-    Raises InvalidArgument.
+    Of an array on a CUDA device all others must be on that device, the wire is, and the bytes are those that the CPU
+    writes. The kernels are enqueued on the current stream of torch or CuPy, or on the one that the array's interface
+    names; only TopK(exact=False) waits for it, to know how many bytes there are. Without a `wire`, arrays of other
+    libraries than torch and CuPy are refused.
+
+    Raises InvalidArgument, and DeviceError where there are no CUDA kernels or no device.
     """
     core = _core_of(codec)
     for what, number, most in (("step", step, _U64), ("stream", stream, _U32), ("index", index, _U64)):
         _whole("encode", what, number, 0, most)
-    wire = np.empty(core.most_bytes(_count(x)), np.uint8)
-    bytes = core.encode(x, wire, residual, step, stream, index)
-    return wire[:bytes].copy() if bytes < wire.size // 2 else wire[:bytes]
+    if cuda_codec.is_on_device(x):
+        return cuda_codec.encode(core, x, wire, residual, (step, stream, index))
+    to = np.empty(core.most_bytes(_count(x)), np.uint8) if wire is None else wire
+    bytes = core.encode(x, to, residual, step, stream, index)
+    return to[:bytes].copy() if wire is None and bytes < to.size // 2 else to[:bytes]
+
+
+def most_bytes(codec: Codec, count: int) -> int:
+    """Bytes that header and payload of `count` elements take at most."""
+    return _core_of(codec).most_bytes(_whole("most_bytes", "count", count, 0))
 
 
 def decode(wire: Any, out: Any = None, *, add: bool = False) -> Any:
     """The numbers of a `wire` that encode() made, float32[count]; any codec's, for the header says which.
 
-    wire: uint8. out: float32 with as many elements as were encoded; none: a new NumPy array. add: adds to `out`.
+    wire: uint8. out: float32 with as many elements as were encoded; none: a new array, of torch or CuPy where the wire
+    is one on a CUDA device, else of NumPy. add: adds to `out`.
 
-    Raises TransportError if the wire is cut off, corrupted, or holds another number of elements; InvalidArgument.
+    On a CUDA device, where both must be, it runs on the stream that encode() would use, and waits for it before
+    anything is written: a wire is believed when it has been checked.
+
+    Raises TransportError if the wire is cut off, corrupted, or holds another number of elements; InvalidArgument;
+    DeviceError.
     """
+    if out is None and add:
+        raise InvalidArgument("decode: add=True wants an out array to add to")
+    if cuda_codec.is_on_device(wire) or cuda_codec.is_on_device(out):
+        return cuda_codec.decode(wire, out, add)
     if out is None:
-        if add:
-            raise InvalidArgument("decode: add=True wants an out array to add to")
         out = np.empty(_announced(wire), np.float32)
     (_core.decode_add if add else _core.decode_into)(out, wire)
     return out
@@ -337,5 +366,6 @@ __all__ = [
     "TopK",
     "decode",
     "encode",
+    "most_bytes",
     "parse",
 ]

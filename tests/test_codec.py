@@ -22,6 +22,7 @@ from pycoll.codec import (
     TopK,
     decode,
     encode,
+    most_bytes,
     parse,
 )
 
@@ -399,6 +400,16 @@ def test_warmup():
     assert ratios == [0.25, 0.25, 0.0625, 0.0625, 0.015625, 0.015625, 0.01, 0.01]
     assert TopK(pycoll.Warmup(0.1, 1), exact=True, values="bf16").at(0) == TopK(0.25, exact=True, values="bf16")
     assert TopK(0.1).at(5) == TopK(0.1)
+
+
+def test_memory_for_the_wire_can_be_given():
+    x, codec = normal(300), TopK(0.05)
+    memory = np.full(most_bytes(codec, 300) + 7, 99, np.uint8)
+    wire = encode(x, codec, wire=memory)
+    assert np.shares_memory(wire, memory) and np.array_equal(wire, encode(x, codec))
+    assert (memory[most_bytes(codec, 300) :] == 99).all()
+    with pytest.raises(InvalidArgument, match="bytes for the wire, wanted"):
+        encode(x, codec, wire=memory[: most_bytes(codec, 300) - 1])
 
 
 # ---- Wires that are not as they were

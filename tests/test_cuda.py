@@ -1,4 +1,4 @@
-"""The CUDA codecs from Python: what they refuse and say without a device; on one, their results beside NumPy's."""
+"""The CUDA codecs from Python: what they refuse and say without a device; on one, their bytes beside the CPU's."""
 
 import importlib.util
 
@@ -6,8 +6,29 @@ import numpy as np
 import pytest
 
 import pycoll
+from pycoll import Cast, Chain, Fp8, Identity, Int4, Int8, InvalidArgument, RandomK, SharedScale, Sign, TopK
+from pycoll.codec import decode, encode, most_bytes
 
 _cuda = pytest.importorskip("pycoll._cuda", reason="built without nvcc")
+
+CODECS = {
+    "identity": Identity(),
+    "bf16": Cast(),
+    "fp16": Cast("fp16"),
+    "int8": Int8(),
+    "int8-stochastic": Int8(block=64, rounding="stochastic", seed=3),
+    "int4": Int4(),
+    "e4m3": Fp8(),
+    "e5m2": Fp8("e5m2", block=4096),
+    "sign": Sign(),
+    "topk-exact": TopK(0.05, exact=True),
+    "topk-near": TopK(0.05),
+    "topk-nearly-all": TopK(0.9),
+    "topk-bf16": TopK(0.05, values="bf16"),
+    "topk-int8": Chain(TopK(0.05), Int8()),
+    "topk-int4": TopK(0.05, values="int4"),
+    "randomk": RandomK(0.05, seed=9),
+}
 
 
 class Pretended:
@@ -16,6 +37,10 @@ class Pretended:
     def __init__(self, count, typestr="<f4", **facts):
         self.__cuda_array_interface__ = {"shape": (count,), "typestr": typestr, "data": (4096, False), "version": 3}
         self.__cuda_array_interface__ |= facts
+
+
+def wire_of(count=1000, **facts):
+    return Pretended(count, "|u1", **facts)
 
 
 def there_is_a_device():
@@ -39,66 +64,122 @@ def torch():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda x, wire: _cuda.Blocks().encode(x, wire),
-        lambda x, wire: _cuda.Blocks("sign").decode_into(x, wire),
-        lambda x, wire: _cuda.Blocks("e4m3").decode_add(x, wire),
-        lambda x, wire: _cuda.Blocks("int4").sum([wire, wire], wire, 100),
-        lambda x, wire: _cuda.TopK().select(x, 3, Pretended(3, "<i4"), Pretended(3)),
-        lambda x, wire: _cuda.TopK().encode(x, 3, wire, format="bf16"),
-        lambda x, wire: _cuda.TopK.decode_add(x, wire, 3),
+        lambda x: _cuda.encode(Int8().core, x, wire_of()),
+        lambda x: _cuda.decode_into(x, wire_of()),
+        lambda x: _cuda.decode_add(x, wire_of()),
+        lambda x: _cuda.header(wire_of()),
+        lambda x: _cuda.check(wire_of()),
+        lambda x: _cuda.sum(Int4().core, [wire_of(), wire_of()], wire_of(), 100),
+        lambda x: _cuda.TopK().select(x, 3, Pretended(3, "<i4"), Pretended(3)),
+        lambda x: encode(x, TopK(0.1), wire=wire_of()),
+        lambda x: decode(wire_of(), x),
+        lambda x: decode(wire_of(), x, add=True),
     ],
 )
 def test_without_a_device_calls_say_what_is_missing(call):
     with pytest.raises(pycoll.DeviceError, match=r"NVIDIA driver|no device"):
-        call(Pretended(100), Pretended(1000, "|u1"))
+        call(Pretended(100))
 
 
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: _cuda.Blocks("int9"), "format 'int9'"),
-        (lambda: _cuda.Blocks(block=100), "block is 100"),
-        (lambda: _cuda.Blocks("e5m2", stochastic=True), "stochastically"),
-        (lambda: _cuda.Blocks().encode(np.zeros(3, np.float32), None), "x is no array of a CUDA device"),
-        (lambda: _cuda.Blocks().encode(Pretended(3, "<f8"), None), "x has elements of type <f8"),
-        (lambda: _cuda.Blocks().encode(Pretended(3, strides=(8,)), None), "x is not contiguous"),
-        (
-            lambda: _cuda.Blocks().encode(Pretended(3), Pretended(99, "|u1"), residual=Pretended(4)),
-            "residual has 4 elements",
-        ),
-        (lambda: _cuda.TopK().encode(Pretended(9), 8, Pretended(999, "|u1")), "longer than the elements"),
-        (lambda: _cuda.TopK.decode_into(Pretended(99), Pretended(9, "|u1"), 1), "wire has 9 bytes, wanted 54"),
-        (lambda: _cuda.TopK.wire_bytes(99, 1, "i8"), "sparse values in i8"),
+        (lambda: encode(Pretended(3, "<f8"), Int8(), wire=wire_of()), "x has elements of type <f8, wanted <f4"),
+        (lambda: encode(Pretended(3, strides=(8,)), Int8(), wire=wire_of()), "x is not contiguous"),
+        (lambda: encode(Pretended(3), Int8(), wire=wire_of(data=(4096, True))), "wire is read-only"),
+        (lambda: encode(Pretended(3), Int8(), wire=Pretended(99)), "wire has elements of type <f4"),
+        (lambda: encode(Pretended(3), Int8(), wire=wire_of(), residual=Pretended(4)), "residual has 4 elements"),
+        (lambda: encode(Pretended(3), Int8(), wire=wire_of(50)), "wire has 50 bytes, wanted 51"),
+        (lambda: encode(Pretended(3), SharedScale(), wire=wire_of()), "SharedScale"),
+        (lambda: decode(wire_of(strides=(2,)), Pretended(3)), "wire is not contiguous"),
         (lambda: _cuda.TopK().select(Pretended(9), 5, Pretended(4, "<i4"), Pretended(5)), "room for 4 and 5"),
     ],
 )
 def test_bad_arguments_are_refused(call, says):
-    with pytest.raises(pycoll.InvalidArgument, match=says):
+    with pytest.raises(InvalidArgument, match=says):
         call()
 
 
-def test_bytes_of_a_wire():
-    assert _cuda.Blocks("int8", 256).wire_bytes(1000) == 32 + 16 + 1000
-    assert _cuda.Blocks("sign", 32).wire_bytes(33) == 32 + 16 + 5
-    assert _cuda.TopK.wire_bytes(70_000, 100, "f16") == 32 + 16 + 100 * 4
+# ---- On a device
 
 
-def test_int8_on_a_device(torch):
-    count, block = 100_003, 256
-    x = torch.randn(count, device="cuda")
-    blocks = _cuda.Blocks("int8", block)
-    wire = torch.empty(blocks.wire_bytes(count), dtype=torch.uint8, device="cuda")
-    residual = torch.zeros_like(x)
-    assert blocks.encode(x, wire, residual=residual) == len(wire)
-    out = torch.empty_like(x)
-    blocks.decode_into(out, wire)
-    padded = np.zeros((-(-count // block), block), np.float32)
-    padded.reshape(-1)[:count] = x.cpu().numpy()
-    scale = np.abs(padded).max(axis=1, keepdims=True) / np.float32(127)
-    codes = np.rint(padded * (np.float32(1) / scale))
-    decoded = (codes * scale).reshape(-1)[:count]
-    np.testing.assert_array_equal(out.cpu().numpy(), decoded)
-    np.testing.assert_array_equal(residual.cpu().numpy(), x.cpu().numpy() - decoded)
+def normal(count, seed=0):
+    return np.random.default_rng([seed, count]).standard_normal(count).astype(np.float32)
+
+
+def on_device(torch, x):
+    return torch.from_numpy(x.copy()).cuda()
+
+
+def same_bits(tensor, x):
+    return np.array_equal(tensor.cpu().numpy().view(np.uint8), x.view(np.uint8))
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_bytes_are_those_of_the_cpu(torch, name):
+    codec = CODECS[name]
+    for count in (0, 1, 1003, 300_000):
+        x, kept, acc = (normal(count, seed) for seed in range(3))
+        own, own_kept, own_acc = (on_device(torch, array) for array in (x, kept, acc))
+        assert same_bits(encode(own, codec, step=5, stream=2), encode(x, codec, step=5, stream=2))
+        wanted = encode(x, codec, residual=kept)
+        wire = encode(own, codec, residual=own_kept)
+        assert wire.is_cuda and wire.dtype == torch.uint8 and same_bits(wire, wanted)
+        assert same_bits(own_kept, kept)
+        assert same_bits(decode(wire), decode(wanted))
+        assert decode(wire, own_acc, add=True) is own_acc
+        assert same_bits(own_acc, decode(wanted, acc, add=True))
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_corrupted_wires_are_refused_in_the_same_words(torch, name):
+    wire = encode(normal(3000), CODECS[name])
+    for at in (0, 5, 8, 16, 24, 28, 33, len(wire) - 1):
+        broken = wire.copy()
+        broken[at] ^= 0x5A
+        with pytest.raises(pycoll.TransportError) as on_cpu:
+            decode(broken, np.empty(3000, np.float32))
+        out = torch.full((3000,), 7.0, device="cuda")
+        with pytest.raises(pycoll.TransportError) as raised:
+            decode(on_device(torch, broken), out)
+        assert str(raised.value) == str(on_cpu.value)
+        assert (out == 7).all(), "something was written"
+        with pytest.raises(pycoll.TransportError):
+            decode(on_device(torch, broken))
+    for length in (0, 31, 32, len(wire) - 1):
+        with pytest.raises(pycoll.TransportError, match="cut off"):
+            decode(on_device(torch, wire[:length]), torch.empty(3000, device="cuda"))
+
+
+def test_calls_are_of_the_current_stream(torch):
+    stream, x = torch.cuda.Stream(), torch.zeros(1 << 24, device="cuda")
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        for _ in range(50):
+            x += 1  # what another stream would not wait for
+        wire = encode(x, Identity())
+    stream.synchronize()
+    assert (decode(wire) == 50).all()
+
+
+def test_arrays_of_the_host_and_of_a_device_do_not_mix(torch):
+    x, wire = torch.ones(9, device="cuda"), torch.empty(500, dtype=torch.uint8, device="cuda")
+    with pytest.raises(InvalidArgument, match="residual is a ndarray in host memory"):
+        encode(x, Int8(), residual=np.zeros(9, np.float32))
+    with pytest.raises(InvalidArgument, match="wire is a ndarray in host memory"):
+        decode(encode(np.ones(9, np.float32), Int8()), x)
+    with pytest.raises(InvalidArgument, match="requires grad"):
+        encode(x, Int8(), residual=torch.zeros(9, device="cuda", requires_grad=True))
+    assert len(encode(x.requires_grad_(), Int8(), wire=wire)) == most_bytes(Int8(), 9)
+
+
+def test_the_sum_of_wires(torch):
+    xs = [normal(5000, seed) for seed in range(3)]
+    wires = [encode(on_device(torch, x), Int8()) for x in xs]
+    total = sum(decode(encode(x, Int8())) for x in xs)
+    wire = torch.empty_like(wires[0])
+    assert _cuda.sum(Int8().core, wires, wire, 5000) == len(wire)
+    assert same_bits(wire, encode(total, Int8()))
 
 
 @pytest.mark.parametrize("count", [1, 4097, 3_000_000])
@@ -117,17 +198,3 @@ def test_topk_on_a_device(torch, count):
         np.testing.assert_array_equal(value.cpu().numpy(), kept[chosen])
         kept[chosen] = 0
         np.testing.assert_array_equal(residual.cpu().numpy(), kept)
-
-
-def test_topk_wires_on_a_device(torch):
-    count, k = 200_000, 2000
-    x = torch.randn(count, device="cuda")
-    wire = torch.empty(_cuda.TopK.wire_bytes(count, k), dtype=torch.uint8, device="cuda")
-    assert _cuda.TopK().encode(x, k, wire) == len(wire)
-    out = torch.full_like(x, 7)
-    _cuda.TopK.decode_into(out, wire, k)
-    wanted = x.cpu().numpy().copy()
-    wanted[np.argsort(-np.abs(wanted), kind="stable")[k:]] = 0
-    np.testing.assert_array_equal(out.cpu().numpy(), wanted)
-    _cuda.TopK.decode_add(out, wire, k)
-    np.testing.assert_array_equal(out.cpu().numpy(), wanted + wanted)

@@ -34,11 +34,12 @@ const Format& info(const WireHeader& header) {
   return kFormats[header.format];
 }
 
-class BlockCodec final : public Codec {
+class BlockCodec final : public Dense {
  public:
   explicit BlockCodec(const Blocks& blocks) : blocks_(blocks), format_(kFormats[size_t(blocks.format)]) {}
 
   CodecId id() const override { return format_.id; }
+  Blocks parameters() const override { return blocks_; }
 
   std::string describe() const override {
     const std::string kind = format_.id == CodecId::fp8 ? concat("fp8 ", format_.name) : format_.name;
@@ -77,7 +78,7 @@ class BlockCodec final : public Codec {
 
 }  // namespace
 
-std::unique_ptr<Codec> make(const Blocks& blocks) {
+std::unique_ptr<Dense> make(const Blocks& blocks) {
   PYCOLL_CHECK(int(blocks.format) < kValueFormats, "codec: unknown format ", int(blocks.format));
   const char* const name = kFormats[size_t(blocks.format)].name;
   PYCOLL_CHECK(!blocks.stochastic || blocks.format == ValueFormat::int8 || blocks.format == ValueFormat::int4, "codec ",

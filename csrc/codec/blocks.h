@@ -16,8 +16,13 @@ struct Blocks {
   uint64_t seed = 0;        // of the stochastic ones
 };
 
+class Dense : public Codec {
+ public:
+  virtual Blocks parameters() const = 0;
+};
+
 // Identity, cast, int8, int4, fp8 or sign, by the format. Raises InvalidArgument.
-std::unique_ptr<Codec> make(const Blocks& blocks);
+std::unique_ptr<Dense> make(const Blocks& blocks);
 
 // What check() asks and the decoders of codec.h do for these codecs. The payload is as long as the header says.
 

@@ -19,9 +19,10 @@ Buffer buffer_of(std::span<float> x) {
   return {reinterpret_cast<std::byte*>(x.data()), x.size(), DType::f32};
 }
 
-class Identity final : public Codec {
+class Identity final : public Dense {
  public:
   CodecId id() const override { return CodecId::identity; }
+  Blocks parameters() const override { return {.format = ValueFormat::f32}; }
   std::string describe() const override { return "identity"; }
   size_t most_bytes(size_t count) const override { return sizeof(WireHeader) + 4 * count; }
 
@@ -43,10 +44,11 @@ class Identity final : public Codec {
   }
 };
 
-class Cast final : public Codec {
+class Cast final : public Dense {
  public:
   explicit Cast(ValueFormat format) : format_(format) {}
   CodecId id() const override { return CodecId::cast; }
+  Blocks parameters() const override { return {.format = format_}; }
   std::string describe() const override { return concat("cast ", name_of(dtype_of(format_))); }
   size_t most_bytes(size_t count) const override { return sizeof(WireHeader) + 2 * count; }
 
@@ -63,7 +65,7 @@ class Cast final : public Codec {
 
 }  // namespace
 
-std::unique_ptr<Codec> make_cast(ValueFormat format) {
+std::unique_ptr<Dense> make_cast(ValueFormat format) {
   if (format == ValueFormat::f32) return std::make_unique<Identity>();
   return std::make_unique<Cast>(format);
 }

@@ -3,11 +3,11 @@
 #include <memory>
 #include <span>
 
-#include "codec/codec.h"
+#include "codec/blocks.h"
 
 namespace pycoll::codec {
 
-std::unique_ptr<Codec> make_cast(ValueFormat format);
+std::unique_ptr<Dense> make_cast(ValueFormat format);
 size_t cast_bytes(ValueFormat format, size_t count);
 void cast_into(std::span<float> out, ValueFormat format, ConstBytes payload);
 void cast_add(std::span<float> acc, ValueFormat format, ConstBytes payload);

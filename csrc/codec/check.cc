@@ -20,10 +20,7 @@ bool is_sparse(const WireHeader& header) {
 
 #define PYCOLL_WANT(condition, ...) PYCOLL_CHECK_AS(TransportError, condition, "payload ", source, ": ", __VA_ARGS__)
 
-WireHeader check(ConstBytes wire, size_t count, const std::string& source) {
-  WireHeader header;
-  PYCOLL_WANT(wire.size() >= sizeof(header), "cut off in the header, ", wire.size(), " of ", sizeof(header), " bytes");
-  std::memcpy(&header, wire.data(), sizeof(header));
+void check_header(const WireHeader& header, size_t wire_bytes, size_t count, const std::string& source) {
   PYCOLL_WANT(header.magic == kMagic, "magic is ", header.magic, ", wanted ", kMagic);
   PYCOLL_WANT(header.version == kVersion, "version ", int(header.version), ", this build reads ", int(kVersion));
   PYCOLL_WANT(header.codec < kCodecs, "unknown codec ", int(header.codec));
@@ -34,8 +31,15 @@ WireHeader check(ConstBytes wire, size_t count, const std::string& source) {
     const size_t bytes = blocks_bytes(header, source);
     PYCOLL_WANT(header.bytes == bytes, "of ", header.bytes, " bytes, wanted ", bytes, " for ", count, " elements");
   }
-  const size_t there = wire.size() - sizeof(header);
+  const size_t there = wire_bytes - sizeof(header);
   PYCOLL_WANT(header.bytes <= there, "cut off, ", there, " of ", header.bytes, " bytes");
+}
+
+WireHeader check(ConstBytes wire, size_t count, const std::string& source) {
+  WireHeader header;
+  PYCOLL_WANT(wire.size() >= sizeof(header), "cut off in the header, ", wire.size(), " of ", sizeof(header), " bytes");
+  std::memcpy(&header, wire.data(), sizeof(header));
+  check_header(header, wire.size(), count, source);
   const ConstBytes payload = payload_of(header, wire);
   const uint32_t computed = check_of(header, kernels::checksum(payload));
   PYCOLL_WANT(header.check == computed, "corrupted, checksum is ", computed, ", header says ", header.check);

@@ -35,6 +35,9 @@ class Codec {
 // something else; `source` says where it came from: "from rank 3". What lies behind the payload is not looked at.
 WireHeader check(ConstBytes wire, size_t count, const std::string& source);
 
+// The part of check() that does not look at the payload. `wire_bytes`: of the header and what lies behind it.
+void check_header(const WireHeader& header, size_t wire_bytes, size_t count, const std::string& source);
+
 // out = what the wire says; acc += what the wire says. Raise as check() does, before anything is written.
 void decode_into(std::span<float> out, ConstBytes wire, const std::string& source);
 void decode_add(std::span<float> acc, ConstBytes wire, const std::string& source);

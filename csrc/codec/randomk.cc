@@ -10,8 +10,8 @@
 #include "core/error.h"
 #include "kernels/checksum.h"
 #include "kernels/element.h"
-#include "kernels/philox.h"
 #include "kernels/reduce.h"
+#include "kernels/strata.h"
 
 namespace pycoll::codec {
 namespace {
@@ -19,20 +19,18 @@ namespace {
 struct Draw {
   uint64_t seed, step;
 };
-
-size_t payload_bytes(ValueFormat format, size_t k) {
-  return sizeof(Draw) + values_bytes(format, k);
-}
+static_assert(sizeof(Draw) == kernels::Strata::kHeadBytes);
 
 // Calls body(j, index) for each of k strata, ascending.
 template <class Body>
 void for_each_index(Draw draw, size_t count, size_t k, Body body) {
+  const kernels::Strata strata{draw.seed, draw.step, count, k};
   kernels::PhiloxBlock words;
   size_t begin = 0;
   for (size_t j = 0; j < k; ++j) {
-    if (j % 4 == 0) words = kernels::philox({{uint32_t(j / 4), 0, uint32_t(draw.step), kRandomStream}}, draw.seed);
-    const size_t end = (j + 1) * count / k;
-    body(j, begin + (uint64_t(words.word[j % 4]) * (end - begin) >> 32));
+    if (j % 4 == 0) words = strata.words(j / 4);
+    const size_t end = strata.begin(j + 1);
+    body(j, strata.choice(begin, end, words.word[j % 4]));
     begin = end;
   }
 }
@@ -55,8 +53,8 @@ std::unique_ptr<float[]> checked_values(size_t count, const WireHeader& header, 
   want(count == header.count, "holds ", header.count, " elements, wanted ", count);
   want(is_value_format(format), "values in format ", name_of(format));
   want(k <= count && count < (uint64_t(1) << 32), k, " entries of ", count, " elements");
-  want(header.bytes == payload.size() && payload.size() == payload_bytes(format, k), payload.size(),
-       " bytes, header says ", header.bytes, ", wanted ", payload_bytes(format, k), " for ", k, " entries");
+  want(header.bytes == payload.size() && payload.size() == random_bytes(format, k), payload.size(),
+       " bytes, header says ", header.bytes, ", wanted ", random_bytes(format, k), " for ", k, " entries");
   std::unique_ptr<float[]> values(new float[k]);
   read_values(values.get(), format, payload.data() + sizeof(Draw), k);
   return values;
@@ -70,6 +68,10 @@ Draw draw_of(ConstBytes payload) {
 
 }  // namespace
 
+size_t random_bytes(ValueFormat format, size_t k) {
+  return sizeof(Draw) + values_bytes(format, k);
+}
+
 RandomK::RandomK(Amount amount, uint64_t seed, ValueFormat format) : amount_(amount), seed_(seed), format_(format) {
   amount.check("RandomK");
   PYCOLL_CHECK(is_value_format(format), "RandomK: values in format ", name_of(format),
@@ -81,13 +83,13 @@ std::string RandomK::describe() const {
 }
 
 size_t RandomK::most_bytes(size_t count) const {
-  return sizeof(WireHeader) + std::min(sizeof(float) * count, payload_bytes(format_, entries(count)));
+  return sizeof(WireHeader) + std::min(sizeof(float) * count, random_bytes(format_, entries(count)));
 }
 
 size_t RandomK::encode(std::span<const float> in, float* residual, const Moment& moment, Bytes wire) const {
   const size_t k = entries(in.size()), bytes = most_bytes(in.size()) - sizeof(WireHeader);
   const Draw draw{seed_, moment.step};
-  const bool dense = bytes < payload_bytes(format_, k);
+  const bool dense = bytes < random_bytes(format_, k);
   std::byte* const payload = wire.data() + sizeof(WireHeader);
   const std::unique_ptr<uint32_t[]> index(new uint32_t[k]);
   const std::unique_ptr<float[]> value(new float[k]);

@@ -2,7 +2,7 @@
 //
 // k elements of `count`: one of each of k strata. Stratum j is [j * count / k, (j + 1) * count / k), rounded down; of
 // its elements, the one that (word * elements) >> 32 counts from its begin is chosen, word being that of element j in
-// the Philox stream kRandomStream (kernels/philox.h) for seed and step. So indices ascend, and each element is chosen
+// the Philox stream kRandomStream (kernels/strata.h) for seed and step. So indices ascend, and each element is chosen
 // with a probability of k / count, but for rounding. Values are sent as they are, not scaled up: error feedback keeps
 // what is not sent.
 //
@@ -30,6 +30,7 @@ class RandomK final : public Codec {
 
   size_t entries(size_t count) const { return amount_.of(count); }
   uint64_t seed() const { return seed_; }
+  ValueFormat format() const { return format_; }
 
  private:
   Amount amount_;
@@ -37,7 +38,8 @@ class RandomK final : public Codec {
   ValueFormat format_;
 };
 
-inline constexpr uint32_t kRandomStream = 0xffffffff;  // no rank's
+// Bytes of a payload that is no identity.
+size_t random_bytes(ValueFormat format, size_t k);
 
 // The k indices among `count` < 2^32, ascending; k <= count.
 void random_indices(uint64_t seed, uint64_t step, size_t count, size_t k, uint32_t* index);

@@ -12,9 +12,7 @@
 namespace pycoll::codec {
 namespace {
 
-constexpr size_t round_up(size_t bytes, size_t to) {
-  return (bytes + to - 1) / to * to;
-}
+using Layout = kernels::SparseLayout;
 
 template <class T>
 T load(const std::byte* from, size_t i) {
@@ -26,21 +24,6 @@ template <class T>
 void store(std::byte* to, size_t i, T value) {
   std::memcpy(to + i * sizeof(T), &value, sizeof(T));
 }
-
-// Where the parts of a payload begin.
-struct Layout {
-  size_t count, entries, blocks, values, offsets, bytes;
-  Layout(size_t count, size_t entries, ValueFormat format)
-      : count(count),
-        entries(entries),
-        blocks((count + kSparseBlock - 1) / kSparseBlock),
-        values(round_up(blocks * sizeof(uint32_t), 16)),
-        offsets(values + round_up(values_bytes(format, entries), sizeof(uint16_t))),
-        bytes(offsets + entries * sizeof(uint16_t)) {}
-  size_t dense_bytes() const { return count * sizeof(float); }
-  // Elements of block b.
-  size_t length(size_t b) const { return std::min(kSparseBlock, count - b * kSparseBlock); }
-};
 
 #define PYCOLL_WANT(condition, ...) \
   PYCOLL_CHECK_AS(TransportError, condition, "sparse payload ", source, ": ", __VA_ARGS__)

@@ -15,7 +15,7 @@
 
 namespace pycoll::codec {
 
-inline constexpr size_t kSparseBlock = 65536;
+inline constexpr size_t kSparseBlock = kernels::SparseLayout::kBlock;
 
 // Bytes of header and payload for `entries` entries among `count` elements.
 size_t sparse_most_bytes(size_t count, size_t entries, ValueFormat format);

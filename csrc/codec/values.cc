@@ -17,7 +17,7 @@ struct Scaled {
   uint32_t block;
 };
 Scaled scaled(ValueFormat format) {
-  return format == ValueFormat::int8 ? Scaled{Grid::int8, 256} : Scaled{Grid::int4, 128};
+  return {format == ValueFormat::int8 ? Grid::int8 : Grid::int4, 1u << kernels::log_values_block(format)};
 }
 DType half_of(ValueFormat format) {
   return format == ValueFormat::f16 ? DType::f16 : DType::bf16;
@@ -32,15 +32,6 @@ bool is_value_format(ValueFormat format) {
 const char* name_of(ValueFormat format) {
   constexpr const char* names[kValueFormats] = {"f32", "f16", "bf16", "int8", "int4", "e4m3", "e5m2", "bit"};
   return int(format) < kValueFormats ? names[int(format)] : "unknown";
-}
-
-size_t values_bytes(ValueFormat format, size_t count) {
-  switch (format) {
-    case ValueFormat::f32: return 4 * count;
-    case ValueFormat::f16:
-    case ValueFormat::bf16: return 2 * count;
-    default: return kernels::quantized_bytes(scaled(format).grid, scaled(format).block, count);
-  }
 }
 
 void write_values(std::byte* to, ValueFormat format, const float* values, size_t count) {

@@ -10,7 +10,7 @@ namespace pycoll::codec {
 bool is_value_format(ValueFormat format);
 const char* name_of(ValueFormat format);
 
-size_t values_bytes(ValueFormat format, size_t count);
+using kernels::values_bytes;
 void write_values(std::byte* to, ValueFormat format, const float* values, size_t count);
 // `from` has values_bytes(); nothing that is there makes this fail.
 void read_values(float* values, ValueFormat format, const std::byte* from, size_t count);

@@ -3,15 +3,15 @@
 #include <cstdint>
 
 #include "core/bytes.h"
+#include "kernels/values.h"
 
 namespace pycoll::codec {
 
 enum class CodecId : uint8_t { identity, cast, int8, int4, fp8, sign, topk, randomk };
 inline constexpr int kCodecs = 8;
 
-// What the numbers of a payload are written in.
-enum class ValueFormat : uint8_t { f32, f16, bf16, int8, int4, e4m3, e5m2, bit };
-inline constexpr int kValueFormats = 8;
+using kernels::kValueFormats;
+using kernels::ValueFormat;  // what the numbers of a payload are written in
 
 inline constexpr uint32_t kMagic = 0x57594350;  // "PCYW" in memory
 inline constexpr uint8_t kVersion = 1;

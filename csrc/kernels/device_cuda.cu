@@ -45,15 +45,33 @@ unsigned most_blocks() {
   return unsigned(processors) * 8;
 }
 
-DeviceOf::DeviceOf(const void* memory) {
-  PYCOLL_CUDA(cudaGetDevice(&before_));
+int device_of(const void* memory) {
   cudaPointerAttributes found;
   PYCOLL_CUDA(cudaPointerGetAttributes(&found, memory));
-  if (found.type != cudaMemoryTypeUnregistered) PYCOLL_CUDA(cudaSetDevice(found.device));
+  return found.type == cudaMemoryTypeDevice || found.type == cudaMemoryTypeManaged ? found.device : -1;
+}
+
+void read(void* to, const void* from, size_t bytes, Stream stream) {
+  const auto on = static_cast<cudaStream_t>(stream);
+  PYCOLL_CUDA(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, on));
+  PYCOLL_CUDA(cudaStreamSynchronize(on));
+}
+
+DeviceOf::DeviceOf(const void* memory) {
+  PYCOLL_CUDA(cudaGetDevice(&before_));
+  if (const int device = device_of(memory); device >= 0) PYCOLL_CUDA(cudaSetDevice(device));
 }
 
 DeviceOf::~DeviceOf() {
   cudaSetDevice(before_);
+}
+
+Temporary::Temporary(size_t bytes, Stream stream) : stream_(stream) {
+  if (bytes) PYCOLL_CUDA(cudaMallocAsync(&data_, bytes, static_cast<cudaStream_t>(stream)));
+}
+
+Temporary::~Temporary() {
+  if (data_) cudaFreeAsync(data_, static_cast<cudaStream_t>(stream_));
 }
 
 Memory::~Memory() {

@@ -18,6 +18,12 @@ int runtime_version();  // as CUDA counts: 13000 is 13.0
 // Enough blocks of 256 threads to fill every multiprocessor of the current device (2048 threads each).
 unsigned most_blocks();
 
+// The device that has this memory; -1 if none has.
+int device_of(const void* memory);
+
+// Copies to the host and waits for the stream.
+void read(void* to, const void* from, size_t bytes, Stream stream);
+
 // Makes the device that has this memory the current one, and puts back which one was.
 class DeviceOf {
  public:
@@ -28,6 +34,20 @@ class DeviceOf {
 
  private:
   int before_ = 0;
+};
+
+// Memory of the current device for what is enqueued on a stream while this lives.
+class Temporary {
+ public:
+  Temporary(size_t bytes, Stream stream);
+  Temporary(const Temporary&) = delete;
+  Temporary& operator=(const Temporary&) = delete;
+  ~Temporary();
+  std::byte* data() const { return static_cast<std::byte*>(data_); }  // aligned to 256
+
+ private:
+  void* data_ = nullptr;
+  Stream stream_;
 };
 
 // Memory of the device that was current when it grew; kept from call to call.

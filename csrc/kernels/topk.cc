@@ -11,10 +11,10 @@
 #include <array>
 #include <bit>
 #include <cassert>
-#include <cmath>
 
 #include "kernels/element.h"
 #include "kernels/simd.h"
+#include "kernels/topk_sample.h"
 #include "kernels/topk_table.h"
 
 namespace pycoll::kernels {
@@ -89,24 +89,18 @@ Cut keep_largest(Candidates& all, size_t k, uint32_t least, float* residual, Ent
   return cut;
 }
 
-constexpr size_t kClump = 8;  // elements side by side in the sample: half a cache line
-constexpr size_t kClumps = 8192;
-constexpr size_t kPerSample = 32;  // of so many elements at least, one is in the sample
-
-// A bound that at least k elements reach, with few exceptions, and not many more: four deviations of the sample's
-// count. 0 if there are too few elements. Clumps are equally far apart: the sample depends on nothing but the input.
-uint32_t estimate(const float* in, const float* residual, size_t count, size_t k, Scratch& scratch) {
-  const size_t clumps = std::min(kClumps, count / (kClump * kPerSample));
-  if (clumps == 0) return 0;
-  auto* const sample = reinterpret_cast<float*>(scratch.get(clumps * kClump * sizeof(float)).data());
-  for (size_t c = 0; c < clumps; ++c)
-    for (size_t lane = 0; lane < kClump; ++lane) {
-      const size_t i = c * (count / clumps) + lane;
-      sample[c * kClump + lane] = residual ? canonical(in[i] + residual[i]) : in[i];
-    }
-  const double expected = double(k) * double(clumps * kClump) / double(count);
-  const auto rank = size_t(expected + 4 * std::sqrt(expected)) + 2;
-  return rank < clumps * kClump ? cut_at(sample, clumps * kClump, rank, 0, 1u << 12).threshold : 0;
+// Of the sample; 0 if all reach it.
+uint32_t estimate(const float* in, const float* residual, const TopkSample& sample, Scratch& scratch) {
+  if (sample.rank == 0) return 0;
+  auto* const values = reinterpret_cast<float*>(scratch.get(sample.count * sizeof(float)).data());
+  for (size_t first = 0; first < sample.count; first += TopkSample::kClump) {
+    const size_t from = sample[first];
+    for (size_t lane = 0; lane < TopkSample::kClump; ++lane)
+      values[first + lane] = residual ? canonical(in[from + lane] + residual[from + lane]) : in[from + lane];
+  }
+  const uint32_t threshold = cut_at(values, sample.count, sample.rank, 0, 1u << 12).threshold;
+  assert(threshold % (1u << TopkSample::kTruncated) == 0);
+  return threshold;
 }
 
 // All that reach `least`, but for those that cannot be among the k largest. Returns what they all reach.
@@ -125,7 +119,7 @@ size_t select(const float* in, float* residual, size_t count, size_t k, size_t f
               Scratch& scratch) {
   constexpr size_t margin = 4096;
   const size_t room = k < count / 2 ? std::min(count, 2 * k + margin) : count;
-  uint32_t least = k == 0 ? kInfinite : estimate(in, residual, count, fewest, scratch);
+  uint32_t least = k == 0 ? kInfinite : estimate(in, residual, TopkSample(count, fewest), scratch);
   const size_t bytes = (room + Candidates::kSlack) * sizeof(float);
   std::byte* const memory = scratch.get(2 * bytes).data();
   Candidates all{reinterpret_cast<uint32_t*>(memory), reinterpret_cast<float*>(memory + bytes), 0, room};

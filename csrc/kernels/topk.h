@@ -10,6 +10,8 @@
 
 namespace pycoll::kernels {
 
+enum class Choice { exact, near };  // select_topk or select_near
+
 // Entries of a sparse array; room for as many as asked for.
 struct Entries {
   uint32_t* index;
@@ -28,8 +30,9 @@ struct TopkState {
 size_t select_topk(const float* in, float* residual, size_t count, size_t k, TopkState& state, Entries out,
                    Scratch& scratch);
 
-// Nearly k entries: those whose magnitude reaches a threshold that was estimated from a sample; at least 3/4 min(k,
-// count), rounded up, and at most min(k, count), for which `out` has room. Depends on nothing but in and residual.
+// Nearly k entries: those whose magnitude reaches the threshold of TopkSample(count, 3/4 min(k, count), rounded up), if
+// they are at least as many as that and at most min(k, count); else, and where that threshold is 0, those that
+// select_topk selects. Depends on nothing but in and residual.
 size_t select_near(const float* in, float* residual, size_t count, size_t k, TopkState& state, Entries out,
                    Scratch& scratch);
 

@@ -1,16 +1,11 @@
-// The checksum of checksum.h on a device, written into the header that it belongs to.
+// The checksum of checksum.h on a device, and the header that it belongs to.
 #pragma once
 #include <cstddef>
 
 #include "kernels/device/context.h"
+#include "kernels/header.h"
 
 namespace pycoll::kernels::device {
-
-// Eight words whose last one becomes the checksum of what follows plus that of the words with 0 in its place.
-struct Header {
-  static constexpr uint32_t kWords = 8;
-  uint32_t word[kWords];
-};
 
 PYCOLL_DEVICE uint32_t mixed(uint32_t word, uint64_t position) {
   uint32_t x = word + uint32_t(position) * 0x9e3779b1u;
@@ -42,19 +37,27 @@ PYCOLL_DEVICE uint32_t mixed_share(C& on, const std::byte* data, uint64_t bytes)
   return sum;
 }
 
-// The header at `to`, in front of `bytes` bytes of payload. Until all blocks have been here, its first word is the sum
-// and its second one their number: both are 0 before the kernel.
+// A header that the host knows.
+struct Known {
+  Header header;
+  PYCOLL_DEVICE Header operator()() const { return header; }
+};
+
+// The header at `to`, in front of its payload; `says()` is that header. Until all blocks have been here, its first word
+// is the sum and its second one their number: both are 0 before the kernel.
+template <class Says>
 struct Seal {
   uint32_t* to;
-  uint64_t bytes;
-  Header header;
+  Says says;
 
   template <class C>
   PYCOLL_DEVICE void operator()(C& on) const {
-    const uint32_t sum = on.sum(mixed_share(on, reinterpret_cast<const std::byte*>(to + Header::kWords), bytes));
+    const Header header = says();
+    const auto* const payload = reinterpret_cast<const std::byte*>(to + Header::kWords);
+    const uint32_t sum = on.sum(mixed_share(on, payload, header.bytes()));
     if (lane(on) == 0) on.add(to, sum);
     if (!last_block(on, to + 1) || on.thread() != 0) return;
-    uint32_t check = on.add(to, 0) + uint32_t(bytes) + uint32_t(sizeof(Header));
+    uint32_t check = on.add(to, 0) + uint32_t(header.bytes()) + uint32_t(sizeof(Header));
     for (uint32_t w = 0; w < Header::kWords; ++w) {
       const uint32_t word = w + 1 < Header::kWords ? header.word[w] : 0;
       check += mixed(word, w);
@@ -63,5 +66,13 @@ struct Seal {
     to[Header::kWords - 1] = check;
   }
 };
+
+// Seals a wire whose payload has at most `bytes` bytes.
+template <class Machine, class Says>
+void seal(Machine& machine, std::byte* wire, uint64_t bytes, const Says& says) {
+  machine.zero(wire, sizeof(Header));
+  const uint64_t blocks = bytes / (16 * kThreads) + 1, most = machine.fill();
+  machine.run(blocks < most ? blocks : most, Seal<Says>{reinterpret_cast<uint32_t*>(wire), says});
+}
 
 }  // namespace pycoll::kernels::device

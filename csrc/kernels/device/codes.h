@@ -100,6 +100,14 @@ PYCOLL_DEVICE void decode(const Payload& payload, uint64_t i, float (&x)[kPack])
     x[c] = Codes::value((codes >> (c * Codes::width)) & ((1u << Codes::width) - 1)) * scale;
 }
 
+// The value of element i.
+template <Grid grid>
+PYCOLL_DEVICE float decode_one(const Payload& payload, uint64_t i) {
+  using Codes = CodesOf<grid>;
+  const uint32_t byte = uint32_t(payload.codes()[i * Codes::width / 8]) >> (i * Codes::width % 8);
+  return Codes::value(byte & ((1u << Codes::width) - 1)) * *payload.scale(i);
+}
+
 // 24 random bits for each of elements i to i + 3, i a multiple of 4.
 PYCOLL_DEVICE void random(const Quantizer& how, uint64_t i, float (&random)[kPack]) {
   const uint64_t at = (how.index + i) / kPack;

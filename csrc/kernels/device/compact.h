@@ -71,19 +71,22 @@ struct RowCounts {
 };
 static_assert(kWarps * kRows == kWarp && kTile < 1 << 16);
 
-// What the elements before this thread's row r have; bits c of certain[r] and ties[r] are its elements' own.
-// Returns what this tile and all before it have.
+// This thread's elements in a tile: bit c of certain[r] and of ties[r] is of element c in row r.
+struct Marks {
+  uint32_t certain[kRows], ties[kRows];
+};
+
+// What the elements before this thread's row r have. Returns what this tile and all before it have.
 template <class C>
-PYCOLL_DEVICE Counts place_rows(C& on, uint64_t* status, uint32_t tile, const uint32_t (&certain)[kRows],
-                                const uint32_t (&ties)[kRows], Counts (&before)[kRows]) {
+PYCOLL_DEVICE Counts place_rows(C& on, uint64_t* status, uint32_t tile, const Marks& marks, Counts (&before)[kRows]) {
   constexpr uint32_t bits = 8;  // of a row's count in a word: at most 128
   RowCounts& rows = on.template shared<RowCounts>();
   uint32_t own[2] = {}, upto[2];
   PYCOLL_UNROLL
   for (uint32_t r = 0; r < kRows; ++r) {
     for (uint32_t c = 0; c < kPack; ++c) {
-      own[0] += (certain[r] >> c & 1u) << (bits * r);
-      own[1] += (ties[r] >> c & 1u) << (bits * r);
+      own[0] += (marks.certain[r] >> c & 1u) << (bits * r);
+      own[1] += (marks.ties[r] >> c & 1u) << (bits * r);
     }
   }
   PYCOLL_UNROLL

@@ -1,4 +1,4 @@
-// Four neighbouring floats, as one thread loads and stores them.
+// Four neighbouring elements, as one thread loads and stores them.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -13,35 +13,37 @@ inline constexpr uint32_t kRow = kWarp * kPack;    // elements of a warp, side b
 inline constexpr uint32_t kSpan = kRows * kRow;    // elements of a warp
 inline constexpr uint32_t kTile = kWarps * kSpan;  // elements of a block: 4096
 
-struct alignas(16) Pack {
-  float lane[kPack];
+template <class T>
+struct alignas(kPack * sizeof(T)) Pack {
+  T lane[kPack];
 };
 
 // Memory that is read and written in packs where it is aligned for that.
-struct Floats {
-  float* data = nullptr;
+template <class T>
+struct Elements {
+  T* data = nullptr;
   uint64_t count = 0;
 
   PYCOLL_DEVICE bool whole(uint64_t i) const {
-    return i + kPack <= count && reinterpret_cast<uintptr_t>(data) % sizeof(Pack) == 0;
+    return i + kPack <= count && reinterpret_cast<uintptr_t>(data) % sizeof(Pack<T>) == 0;
   }
   // Elements i to i + 3, i a multiple of 4; 0 behind the end.
-  PYCOLL_DEVICE void load(uint64_t i, float (&x)[kPack]) const {
+  PYCOLL_DEVICE void load(uint64_t i, T (&x)[kPack]) const {
     if (whole(i)) {
-      const Pack pack = *reinterpret_cast<const Pack*>(data + i);
+      const Pack<T> pack = *reinterpret_cast<const Pack<T>*>(data + i);
       PYCOLL_UNROLL
       for (uint32_t c = 0; c < kPack; ++c) x[c] = pack.lane[c];
     } else {
       PYCOLL_UNROLL
-      for (uint32_t c = 0; c < kPack; ++c) x[c] = i + c < count ? data[i + c] : 0;
+      for (uint32_t c = 0; c < kPack; ++c) x[c] = i + c < count ? data[i + c] : T{};
     }
   }
-  PYCOLL_DEVICE void store(uint64_t i, const float (&x)[kPack]) const {
+  PYCOLL_DEVICE void store(uint64_t i, const T (&x)[kPack]) const {
     if (whole(i)) {
-      Pack pack;
+      Pack<T> pack;
       PYCOLL_UNROLL
       for (uint32_t c = 0; c < kPack; ++c) pack.lane[c] = x[c];
-      *reinterpret_cast<Pack*>(data + i) = pack;
+      *reinterpret_cast<Pack<T>*>(data + i) = pack;
     } else {
       PYCOLL_UNROLL
       for (uint32_t c = 0; c < kPack; ++c)
@@ -49,6 +51,8 @@ struct Floats {
     }
   }
 };
+
+using Floats = Elements<float>;
 
 // Where this thread's first pack is; row r is kRow elements further each. A warp's elements are contiguous.
 template <class C>

@@ -5,57 +5,11 @@
 #pragma once
 #include <type_traits>
 
-#include "kernels/device/codes.h"
+#include "kernels/device/sinks.h"
+#include "kernels/device/sources.h"
 
 namespace pycoll::kernels::device {
 namespace {
-
-inline constexpr uint32_t kMostPeers = 64;
-
-// What is quantized: an array, with what was lost before, ...
-struct Array {
-  Floats in, residual;  // residual.data may be null
-  static constexpr bool feeds_back = true;
-
-  PYCOLL_DEVICE void load(uint64_t i, float (&x)[kPack]) const {
-    in.load(i, x);
-    if (!residual.data) return;
-    float lost[kPack];
-    residual.load(i, lost);
-    PYCOLL_UNROLL
-    for (uint32_t c = 0; c < kPack; ++c) x[c] += lost[c];
-  }
-  PYCOLL_DEVICE float at(uint64_t i) const { return residual.data ? in.data[i] + residual.data[i] : in.data[i]; }
-};
-
-// ... or the sum of payloads of the same grid and block, from the first on.
-template <Grid grid>
-struct Peers {
-  const std::byte* payload[kMostPeers];
-  uint32_t peers;
-  uint64_t count;
-  uint32_t log_block;
-  static constexpr bool feeds_back = false;
-
-  PYCOLL_DEVICE void load(uint64_t i, float (&x)[kPack]) const {
-    PYCOLL_UNROLL
-    for (uint32_t c = 0; c < kPack; ++c) x[c] = 0;
-    if (i >= count) return;
-    for (uint32_t p = 0; p < peers; ++p) {
-      float next[kPack];
-      decode<grid>({const_cast<std::byte*>(payload[p]), count, log_block}, i, next);
-      PYCOLL_UNROLL
-      for (uint32_t c = 0; c < kPack; ++c) x[c] = p ? x[c] + next[c] : next[c];
-    }
-    PYCOLL_UNROLL
-    for (uint32_t c = 0; c < kPack; ++c) x[c] = i + c < count ? x[c] : 0;
-  }
-  PYCOLL_DEVICE float at(uint64_t i) const {
-    float x[kPack];
-    load(i / kPack * kPack, x);
-    return i % 4 == 0 ? x[0] : i % 4 == 1 ? x[1] : i % 4 == 2 ? x[2] : x[3];
-  }
-};
 
 // Bits of |x|: in the order of magnitudes, infinity and NaN above all numbers.
 PYCOLL_DEVICE uint32_t size_of(float x) {
@@ -156,9 +110,7 @@ PYCOLL_DEVICE void quantize_tile(C& on, const Quantizer& how, const Source& from
     }
     const uint64_t left = to.count - i;
     store_bits(to.codes() + i * Codes::width / 8, codes, (left < kPack ? left : kPack) * Codes::width);
-    if constexpr (Source::feeds_back) {
-      if (from.residual.data) from.residual.store(i, x[r]);
-    }
+    from.lose(i, x[r]);
   }
 }
 
@@ -216,10 +168,7 @@ PYCOLL_DEVICE void quantize_bits(C& on, const Source& from, const Payload& to) {
       const bool finite = size == size, minus = as<uint32_t>(x[r]) >> 31;
       const uint32_t bits = on.ballot(minus && finite);
       if (lane(on) == r) word = bits;
-      if constexpr (Source::feeds_back) {
-        if (from.residual.data && at + r * kWarp < to.count)
-          from.residual.data[at + r * kWarp] = finite ? x[r] - (minus ? -size : size) : 0;
-      }
+      from.lose(at + r * kWarp, finite ? x[r] - (minus ? -size : size) : 0);
     }
     const uint64_t row = at - lane(on) + uint64_t(lane(on)) * kWarp;
     if (lane(on) < kBitRows && row < to.count) store_bits(to.codes() + row / 8, word, to.count - row);
@@ -228,20 +177,18 @@ PYCOLL_DEVICE void quantize_bits(C& on, const Source& from, const Payload& to) {
 
 // --- Back.
 
-// out = what the payload says; or out += that.
-template <Grid grid, class C>
-PYCOLL_DEVICE void dequantize_tile(C& on, const Payload& from, const Floats& out, bool add) {
+template <Grid grid, class Sink, class C>
+PYCOLL_DEVICE void dequantize_tile(C& on, const Payload& from, const Floats& out) {
   const uint64_t first = first_element(on);
   PYCOLL_UNROLL
   for (uint32_t r = 0; r < kRows; ++r) {
     const uint64_t i = first + r * kRow;
     if (i >= from.count) continue;
-    float x[kPack], sum[kPack] = {};
+    float x[kPack];
     decode<grid>(from, i, x);
-    if (add) out.load(i, sum);
     PYCOLL_UNROLL
-    for (uint32_t c = 0; c < kPack; ++c) x[c] = canonical(add ? sum[c] + x[c] : x[c]);
-    out.store(i, x);
+    for (uint32_t c = 0; c < kPack; ++c) x[c] = canonical(x[c]);
+    Sink::take(out, i, x);
   }
 }
 
@@ -267,16 +214,15 @@ struct Quantize {
   }
 };
 
-template <Grid grid>
+template <Grid grid, class Sink>
 struct Dequantize {
   Payload from;
   Floats out;
-  bool add;
 
   uint64_t blocks() const { return (from.count + kTile - 1) / kTile; }
   template <class C>
   PYCOLL_DEVICE void operator()(C& on) const {
-    dequantize_tile<grid>(on, from, out, add);
+    dequantize_tile<grid, Sink>(on, from, out);
   }
 };
 

@@ -1,20 +1,19 @@
-// Exact top-k as a sequence of kernels, for whatever machine runs them: a CUDA stream, or fibers.
+// Top-k as a sequence of kernels, for whatever machine runs them: a CUDA stream, or fibers.
 //
 // A machine has run(blocks, body), in order, zero(memory, bytes), and fill(): how many blocks keep it busy.
 #pragma once
 #include <algorithm>
-#include <cmath>
 
 #include "kernels/device/topk_body.h"
 
 namespace pycoll::kernels::device {
 
-struct Estimate {
+struct Sample {
   TopkJob job;
-  uint32_t samples, sampled;
+  uint32_t level;
   template <class C>
   PYCOLL_DEVICE void operator()(C& on) const {
-    estimate(on, job, samples, sampled);
+    sample(on, job, level);
   }
 };
 struct Collect {
@@ -59,38 +58,45 @@ struct TopkLayout {
         bytes(value + room * sizeof(float)) {}
 };
 
-// min(k, in.count) entries into `out`. `scratch` has TopkLayout(in.count, k).bytes, aligned to 16.
+// What is selected, and where it goes.
+struct Selection {
+  Floats in;
+  float* residual;    // or null
+  size_t k;           // at most in.count
+  TopkKept* kept;     // null: nearly k
+  Entries out;        // k
+  uint32_t* entries;  // how many there are
+};
+
+// `scratch` has TopkLayout(in.count, k).bytes, aligned to 16.
 template <class Machine>
-void select_exactly(Machine& machine, Floats in, float* residual, size_t k, TopkKept* kept, Entries out,
-                    std::byte* scratch) {
-  if (in.count == 0 || (k == 0 && !residual)) return;
-  k = std::min<size_t>(k, in.count);
-  const TopkLayout layout(in.count, k);
-  const TopkJob job{.in = in,
-                    .residual = {residual, residual ? in.count : 0},
+void select(Machine& machine, const Selection& what, std::byte* scratch) {
+  const size_t count = what.in.count, k = what.k, fewest = what.kept ? k : k - k / 4;
+  if (k == 0) machine.zero(reinterpret_cast<std::byte*>(what.entries), sizeof(uint32_t));
+  if (k == 0 && !what.residual) return;
+  const TopkLayout layout(count, k);
+  const TopkJob job{.in = what.in,
+                    .residual = {what.residual, what.residual ? count : 0},
+                    .fewest = uint32_t(fewest),
                     .k = uint32_t(k),
-                    .out = out,
+                    .sample = {count, fewest},
+                    .out = what.out,
+                    .entries = what.entries,
                     .candidates = {reinterpret_cast<uint32_t*>(scratch + layout.index),
                                    reinterpret_cast<float*>(scratch + layout.value)},
                     .room = uint32_t(layout.room),
-                    .kept = kept,
+                    .kept = what.kept,
                     .work = reinterpret_cast<TopkWork*>(scratch),
                     .status = reinterpret_cast<uint64_t*>(scratch + layout.status)};
   machine.zero(scratch, layout.index);
-  const size_t tiles = (in.count + kTile - 1) / kTile;
-  const uint32_t blocks = uint32_t(std::min<size_t>(machine.fill(), tiles));
-  if (k == 0) return machine.run(blocks, Collect{job});
-  // Of a sample, further down than k: by a quarter, and by three standard deviations.
-  const size_t samples = std::min<size_t>(in.count, kSamples);
-  const double share = double(samples) * double(k) / double(in.count);
-  const size_t sampled = samples == in.count ? k : std::min(samples, size_t(share * 1.25 + 3 * std::sqrt(share)) + 4);
-  const size_t sample_tiles = (samples + kTile - 1) / kTile;
-  machine.run(uint32_t(std::min<size_t>(machine.fill(), sample_tiles)),
-              Estimate{job, uint32_t(samples), uint32_t(sampled)});
-  machine.run(blocks, Collect{job});
-  machine.run(blocks, Restore{job});
-  for (uint32_t level = 0; level < 3; ++level) machine.run(blocks, Refine{job, level});
-  machine.run(blocks, Emit{job});
+  const auto blocks = [&](size_t elements) { return std::min<size_t>(machine.fill(), (elements + kTile - 1) / kTile); };
+  if (k == 0) return machine.run(blocks(count), Collect{job});
+  const size_t sampling = std::max<size_t>(1, blocks(job.sample.count));
+  for (uint32_t level = 0; level < 2; ++level) machine.run(sampling, Sample{job, level});
+  machine.run(blocks(count), Collect{job});
+  machine.run(blocks(count), Restore{job});
+  for (uint32_t level = 0; level < 3; ++level) machine.run(blocks(count), Refine{job, level});
+  machine.run(blocks(count), Emit{job});
 }
 
 }  // namespace pycoll::kernels::device

@@ -1,24 +1,24 @@
-// The k elements of largest magnitude on a device, exactly: the contract of select_topk in topk.h.
+// The elements of largest magnitude on a device: the contracts of select_topk and select_near in topk.h.
 //
-// estimate  first time only: a threshold from the histogram of a sample
-// collect   one pass over the array: residual += in, entries that reach the threshold become candidates and leave the
-//           residual; as a rule at least k, and few more
-// restore   if they were fewer than k, or had no room: back into the residual
+// sample    a floor from topk_sample.h, two digits of 11 bits; of an exact selection the first time only
+// collect   one pass over the array: residual += in, entries that reach the floor become candidates and leave the
+//           residual; as a rule at least k, and few more. A near selection ends here if they are as many as it promises
+// restore   if they were too few, or had no room: back into the residual
 // refine    three times, 11, 10 and 10 bits: the k-th magnitude, of the candidates, or then of the whole array
 // emit      what is above it, and the first of what is equal; candidates that are not wanted go back
 //
-// All decisions are made on the device, so nothing waits for the host. The threshold of the next time lies below the
-// k-th magnitude by a margin that adapts.
+// All decisions are made on the device, so nothing waits for the host. An exact selection's next floor lies below the
+// k-th magnitude by a margin that adapts; a near one's depends on nothing but the input.
 #pragma once
 #include "kernels/device/compact.h"
+#include "kernels/device/histogram.h"
 #include "kernels/element.h"
 #include "kernels/topk.h"
+#include "kernels/topk_sample.h"
 
 namespace pycoll::kernels::device {
 
-inline constexpr uint32_t kBins = 2048, kSamples = 65536;
-
-// What stays between the selections of one array; zero before the first.
+// What stays between the exact selections of one array; zero before the first.
 struct TopkKept {
   uint32_t floor;   // least size of a candidate; 0: not known
   uint32_t margin;  // of the floor below the k-th size
@@ -26,23 +26,26 @@ struct TopkKept {
 
 // Of one selection; zero before it.
 struct TopkWork {
+  uint32_t floor;           // of this selection
   uint32_t candidates;      // elements that reached the floor, with room or without
   uint32_t from_array;      // 1: the candidates did not do
   uint32_t known;           // 1: the rule is found
   uint32_t prefix, wanted;  // the upper bits of the k-th size, and how many have them or are yet to be found
   Rule rule;
   uint32_t next[2];     // tiles of collect and emit
-  uint32_t arrived[4];  // blocks of estimate and refine
-  uint32_t bins[4][kBins];
+  uint32_t arrived[5];  // blocks of refine and sample
+  uint32_t bins[5][kBins];
 };
 
 struct TopkJob {
   Floats in, residual;  // residual.data may be null
-  uint32_t k;           // at most the count
-  Entries out;          // k
+  uint32_t fewest, k;   // how many entries will do; at most the count
+  TopkSample sample;
+  Entries out;        // k
+  uint32_t* entries;  // how many there are
   Entries candidates;
-  uint32_t room;  // for candidates
-  TopkKept* kept;
+  uint32_t room;   // for candidates
+  TopkKept* kept;  // null: of a near selection
   TopkWork* work;
   uint64_t* status;  // two for each tile of the array, zero before
 
@@ -50,153 +53,135 @@ struct TopkJob {
   PYCOLL_DEVICE uint32_t collected() const { return work->candidates < room ? work->candidates : room; }
 };
 
-PYCOLL_DEVICE uint32_t topk_size(float x) {
-  return as<uint32_t>(x) & 0x7fffffffu;
-}
-
-// Shared memory of histogram.
-struct Histogram {
-  uint32_t bin[kBins];
-};
-
-// Adds to `bins` how many of the values have each digit: bits `shift` and up of the size, where those above are
-// `prefix`.
-template <class C, class Value>
-PYCOLL_DEVICE void histogram(C& on, uint32_t* bins, uint64_t count, uint32_t prefix, uint32_t shift, Value value) {
-  Histogram& local = on.template shared<Histogram>();
-  const uint32_t digits = shift == 20 ? kBins : kBins / 2;
-  for (uint32_t d = on.thread(); d < kBins; d += kThreads) local.bin[d] = 0;
-  on.sync();
-  const uint64_t stride = uint64_t(on.blocks()) * kThreads;
-  for (uint64_t i = uint64_t(on.block()) * kThreads + on.thread(); i < count; i += stride) {
-    const uint32_t size = topk_size(value(i));
-    if (size / digits >> shift == prefix) on.add(&local.bin[(size >> shift) % digits], 1);
-  }
-  on.sync();
-  for (uint32_t d = on.thread(); d < digits; d += kThreads)
-    if (local.bin[d]) on.add(bins + d, local.bin[d]);
-}
-
-// Shared memory of pick.
-struct Picked {
-  uint32_t digit, above;
-};
-
-// By one block: the digit of the `wanted`-th largest value, and how many have a larger one.
+// The digit `level` (0, 1) of the sample's threshold, which becomes the floor.
 template <class C>
-PYCOLL_DEVICE Picked pick(C& on, uint32_t* bins, uint32_t wanted) {
-  constexpr uint32_t each = kBins / kThreads;
-  Picked& picked = on.template shared<Picked>();
-  uint32_t own = 0;
-  const uint32_t top = kBins - 1 - on.thread() * each;
-  for (uint32_t d = 0; d < each; ++d) own += on.add(bins + (top - d), 0);
-  uint32_t above = scan_block(on, own) - own;
-  if (above < wanted && wanted <= above + own) {
-    uint32_t digit = top;
-    for (uint32_t count; above + (count = on.add(bins + digit, 0)) < wanted; --digit) above += count;
-    picked = {digit, above};
+PYCOLL_DEVICE void sample(C& on, const TopkJob& job, uint32_t level) {
+  TopkWork& work = *job.work;
+  const bool kept = job.kept && job.kept->floor, first = on.block() == 0 && on.thread() == 0;
+  if (kept || job.sample.rank == 0) {
+    if (first) work.floor = kept ? job.kept->floor : 1;
+    return;
   }
-  on.sync();
-  return picked;
-}
-
-// `sampled` is how far down in a sample of `samples` the floor is to lie.
-template <class C>
-PYCOLL_DEVICE void estimate(C& on, const TopkJob& job, uint32_t samples, uint32_t sampled) {
-  if (job.kept->floor) return;
-  const uint64_t stride = job.in.count / samples;
-  histogram(on, job.work->bins[3], samples, 0, 20, [&](uint64_t i) {
-    const float x = job.in.data[i * stride];
-    return job.residual.data ? canonical(x + job.residual.data[i * stride]) : x;
+  constexpr uint32_t width = 11;
+  static_assert(1u << width == kBins && TopkSample::kTruncated + 2 * width == 31);
+  const Digit digit{work.prefix, TopkSample::kTruncated + (level == 0 ? width : 0), width};
+  const uint32_t wanted = level == 0 ? uint32_t(job.sample.rank) : work.wanted;
+  histogram(on, work.bins[3 + level], digit, job.sample.count, [&](uint64_t i) {
+    const uint64_t at = job.sample[i];
+    return job.residual.data ? canonical(job.in.data[at] + job.residual.data[at]) : job.in.data[at];
   });
-  if (!last_block(on, &job.work->arrived[3])) return;
-  const Picked picked = pick(on, job.work->bins[3], sampled);
-  if (on.thread() == 0) {
-    job.kept->floor = picked.digit ? picked.digit << 20 : 1;
-    job.kept->margin = 1 << 18;
-  }
+  if (!last_block(on, &work.arrived[3 + level])) return;
+  const Picked picked = pick(on, work.bins[3 + level], wanted);
+  if (on.thread() != 0) return;
+  const uint32_t upto = digit.upto(picked.digit);
+  work.prefix = upto;
+  work.wanted = wanted - picked.above;
+  if (level == 1) work.floor = upto ? upto << TopkSample::kTruncated : 1;
 }
 
-// Writes those of this thread's elements that the rule wants and `out` has room for, and returns their bits.
-// `index(r, c)` is an element's index. `total` becomes what this tile and all before it have.
+// A tile's elements that this thread holds, and which tile it is.
+struct Held {
+  float x[kRows][kPack];
+  uint32_t tile;
+  uint64_t first, count;  // the index of x[0][0], and of how many there are; row r is kRow further each
+
+  template <class C>
+  PYCOLL_DEVICE Held(C& on, uint32_t tile, const Floats& from)
+      : tile(tile), first(uint64_t(tile) * kTile + warp(on) * kSpan + lane(on) * kPack), count(from.count) {
+    PYCOLL_UNROLL
+    for (uint32_t r = 0; r < kRows; ++r) from.load(row(r), x[r]);
+  }
+  PYCOLL_DEVICE uint64_t row(uint32_t r) const { return first + r * kRow; }
+};
+
+// Where elements that a rule wants go, in order, as long as there is room.
+struct Wanted {
+  Rule rule;
+  uint64_t* status;
+  Entries out;
+  uint32_t room;
+};
+
+// Which of this thread's elements were written, a bit for each, and what this tile and all before it have.
+struct Taken {
+  uint32_t of[kRows];
+  Counts upto;
+};
+
+// `index(r, c)` is an element's index.
 template <class C, class Index>
-PYCOLL_DEVICE void write_wanted(C& on, uint64_t* status, uint32_t tile, uint64_t count, Rule rule,
-                                const float (&x)[kRows][kPack], Entries out, uint32_t room, Index index,
-                                uint32_t (&taken)[kRows], Counts& total) {
-  const uint64_t first = uint64_t(tile) * kTile + warp(on) * kSpan + lane(on) * kPack;
-  uint32_t certain[kRows] = {}, ties[kRows] = {};
+PYCOLL_DEVICE Taken write_wanted(C& on, const Wanted& to, const Held& held, Index index) {
+  Marks marks{};
   PYCOLL_UNROLL
   for (uint32_t r = 0; r < kRows; ++r) {
     PYCOLL_UNROLL
     for (uint32_t c = 0; c < kPack; ++c) {
-      const bool there = first + r * kRow + c < count;
-      const uint32_t size = topk_size(x[r][c]);
-      certain[r] |= uint32_t(there && size > rule.above) << c;
-      ties[r] |= uint32_t(there && rule.ties && size == rule.above) << c;
+      const bool there = held.row(r) + c < held.count;
+      const uint32_t size = topk_size(held.x[r][c]);
+      marks.certain[r] |= uint32_t(there && size > to.rule.above) << c;
+      marks.ties[r] |= uint32_t(there && to.rule.ties && size == to.rule.above) << c;
     }
   }
+  Taken taken;
   Counts before[kRows];
-  total = place_rows(on, status, tile, certain, ties, before);
+  taken.upto = place_rows(on, to.status, held.tile, marks, before);
   PYCOLL_UNROLL
   for (uint32_t r = 0; r < kRows; ++r) {
-    taken[r] = 0;
+    taken.of[r] = 0;
     PYCOLL_UNROLL
     for (uint32_t c = 0; c < kPack; ++c) {
-      const bool is_certain = certain[r] >> c & 1u, is_tie = ties[r] >> c & 1u;
-      const uint64_t place = rule.places(before[r]);
-      if ((is_certain || (is_tie && before[r].ties < rule.ties)) && place < room) {
-        out.index[place] = index(r, c);
-        out.value[place] = x[r][c];
-        taken[r] |= 1u << c;
+      const bool is_certain = marks.certain[r] >> c & 1u, is_tie = marks.ties[r] >> c & 1u;
+      const uint64_t place = to.rule.places(before[r]);
+      if ((is_certain || (is_tie && before[r].ties < to.rule.ties)) && place < to.room) {
+        to.out.index[place] = index(r, c);
+        to.out.value[place] = held.x[r][c];
+        taken.of[r] |= 1u << c;
       }
       before[r] = before[r] + Counts{is_certain, is_tie};
     }
   }
+  return taken;
 }
 
 // What is to be done about this many candidates. By one thread.
 PYCOLL_DEVICE void decide(const TopkJob& job, uint32_t candidates) {
   TopkWork& work = *job.work;
-  const uint32_t floor = job.kept->floor;
   work.candidates = candidates;
-  work.wanted = job.k;
-  work.from_array = candidates < job.k || candidates > job.room;
-  if (candidates == job.k && !work.from_array) {
-    work.known = 1, work.rule = {floor - 1, 0};
-  } else if (candidates < job.k && floor == 1) {  // they are all that is not zero
+  work.prefix = 0, work.wanted = job.k;
+  *job.entries = job.k;
+  // A floor of 1 is no threshold, and leaves out the zeros.
+  const bool enough = candidates >= (work.floor > 1 ? job.fewest : job.k);
+  work.from_array = !enough || candidates > job.room;
+  if (enough && candidates <= job.k) {
+    work.known = 1, work.rule = {work.floor - 1, 0};
+    *job.entries = candidates;
+  } else if (candidates < job.k && work.floor == 1) {  // they are all that is not zero
     work.known = 1, work.rule = {0, job.k - candidates};
   }
 }
 
 template <class C>
 PYCOLL_DEVICE void collect(C& on, const TopkJob& job) {
-  const Rule rule{job.k ? job.kept->floor - 1 : ~0u, 0};
+  const Wanted to{{job.k ? job.work->floor - 1 : ~0u, 0}, job.status, job.candidates, job.room};
   for (uint32_t tile; (tile = next_tile(on, &job.work->next[0])) < job.tiles();) {
-    const uint64_t first = uint64_t(tile) * kTile + warp(on) * kSpan + lane(on) * kPack;
-    float x[kRows][kPack];
-    PYCOLL_UNROLL
-    for (uint32_t r = 0; r < kRows; ++r) job.in.load(first + r * kRow, x[r]);
+    Held held(on, tile, job.in);
     PYCOLL_UNROLL
     for (uint32_t r = 0; r < kRows; ++r) {
       if (!job.residual.data) break;
       float lost[kPack];
-      job.residual.load(first + r * kRow, lost);
+      job.residual.load(held.row(r), lost);
       PYCOLL_UNROLL
-      for (uint32_t c = 0; c < kPack; ++c) x[r][c] = canonical(x[r][c] + lost[c]);
+      for (uint32_t c = 0; c < kPack; ++c) held.x[r][c] = canonical(held.x[r][c] + lost[c]);
     }
-    uint32_t taken[kRows];
-    Counts total;
-    write_wanted(
-        on, job.status, tile, job.in.count, rule, x, job.candidates, job.room,
-        [&](uint32_t r, uint32_t c) { return uint32_t(first + r * kRow + c); }, taken, total);
+    const Taken taken = write_wanted(on, to, held, [&](uint32_t r, uint32_t c) { return uint32_t(held.row(r) + c); });
     PYCOLL_UNROLL
     for (uint32_t r = 0; r < kRows; ++r) {
       if (!job.residual.data) break;
       PYCOLL_UNROLL
-      for (uint32_t c = 0; c < kPack; ++c) x[r][c] = taken[r] >> c & 1u ? 0 : x[r][c];
-      job.residual.store(first + r * kRow, x[r]);
+      for (uint32_t c = 0; c < kPack; ++c) held.x[r][c] = taken.of[r] >> c & 1u ? 0 : held.x[r][c];
+      job.residual.store(held.row(r), held.x[r]);
     }
-    if (tile == job.tiles() - 1 && on.thread() == 0) decide(job, total.certain);
+    if (tile == job.tiles() - 1 && on.thread() == 0) decide(job, taken.upto.certain);
   }
 }
 
@@ -215,27 +200,31 @@ PYCOLL_DEVICE void refine(C& on, const TopkJob& job, uint32_t level) {
   if (work.known) return;
   const float* const array = job.residual.data ? job.residual.data : job.in.data;
   const float* const values = work.from_array ? array : job.candidates.value;
-  const uint32_t shift = 20 - 10 * level, prefix = work.prefix, wanted = work.wanted;
-  histogram(on, work.bins[level], work.from_array ? job.in.count : work.candidates, prefix, shift,
+  const Digit digit{work.prefix, 20 - 10 * level, level == 0 ? 11u : 10u};
+  const uint32_t wanted = work.wanted;
+  histogram(on, work.bins[level], digit, work.from_array ? job.in.count : work.candidates,
             [&](uint64_t i) { return values[i]; });
   if (!last_block(on, &work.arrived[level])) return;
   const Picked picked = pick(on, work.bins[level], wanted);
   if (on.thread() != 0) return;
-  work.prefix = prefix << 10 | picked.digit;
+  work.prefix = digit.upto(picked.digit);
   work.wanted = wanted - picked.above;
   if (level == 2) work.rule = {work.prefix, work.wanted};
 }
 
 // Where candidates are looked for next time. By one thread.
 PYCOLL_DEVICE void keep(const TopkJob& job) {
-  TopkKept& kept = *job.kept;
+  TopkKept kept = *job.kept;
   const uint32_t candidates = job.work->candidates, last = job.work->rule.above;
-  if (candidates < job.k) {
+  if (kept.floor == 0) {
+    kept.margin = 1 << 18;
+  } else if (candidates < job.k) {
     kept.margin = kept.margin < 1u << 22 ? kept.margin * 4 : kept.margin;
   } else if (candidates - job.k > job.k / 2) {
     kept.margin = kept.margin / 2 + 1;
   }
   kept.floor = last > kept.margin ? last - kept.margin : 1;
+  *job.kept = kept;
 }
 
 template <class C>
@@ -244,27 +233,23 @@ PYCOLL_DEVICE void emit(C& on, const TopkJob& job) {
   const bool from_array = work.from_array;
   const Floats array = job.residual.data ? job.residual : job.in;
   const Floats values = from_array ? array : Floats{job.candidates.value, work.candidates};
+  const Wanted to{work.rule, job.status + job.tiles(), job.out, job.k};
   const uint32_t tiles = uint32_t((values.count + kTile - 1) / kTile);
-  if (on.block() == 0 && on.thread() == 0) keep(job);
+  if (job.kept && on.block() == 0 && on.thread() == 0) keep(job);
   for (uint32_t tile; (tile = next_tile(on, &job.work->next[1])) < tiles;) {
-    const uint64_t first = uint64_t(tile) * kTile + warp(on) * kSpan + lane(on) * kPack;
+    const Held held(on, tile, values);
     const auto index = [&](uint32_t r, uint32_t c) {
-      const uint64_t i = first + r * kRow + c;
+      const uint64_t i = held.row(r) + c;
       return from_array ? uint32_t(i) : job.candidates.index[i];
     };
-    float x[kRows][kPack];
-    PYCOLL_UNROLL
-    for (uint32_t r = 0; r < kRows; ++r) values.load(first + r * kRow, x[r]);
-    uint32_t taken[kRows];
-    Counts total;
-    write_wanted(on, job.status + job.tiles(), tile, values.count, work.rule, x, job.out, job.k, index, taken, total);
+    const Taken taken = write_wanted(on, to, held, index);
     if (!job.residual.data) continue;
     PYCOLL_UNROLL
     for (uint32_t r = 0; r < kRows; ++r) {
       PYCOLL_UNROLL
       for (uint32_t c = 0; c < kPack; ++c) {
-        const bool there = first + r * kRow + c < values.count, wanted = taken[r] >> c & 1u;
-        if (there && wanted == from_array) job.residual.data[index(r, c)] = from_array ? 0 : x[r][c];
+        const bool there = held.row(r) + c < values.count, wanted = taken.of[r] >> c & 1u;
+        if (there && wanted == from_array) job.residual.data[index(r, c)] = from_array ? 0 : held.x[r][c];
       }
     }
   }

@@ -1,0 +1,2 @@
+// Nothing of CUDA's: found before it, where *_cuda.cu are compiled for fibers.
+#pragma once
