@@ -16,7 +16,7 @@ CMAKE_IS_THERE := $(shell cmake --version 2>/dev/null | awk 'NR == 1 {split($$3,
 CMAKE := $(if $(CMAKE_IS_THERE),cmake,.venv/bin/cmake)
 CTEST := $(if $(CMAKE_IS_THERE),ctest,../../.venv/bin/ctest)
 
-SOURCES := $(shell find csrc cmake pycoll -type f -not -name '*.pyc' 2>/dev/null) CMakeLists.txt pyproject.toml
+SOURCES := $(shell find csrc cmake pycoll _pycoll_torch -type f -not -name '*.pyc' 2>/dev/null) CMakeLists.txt pyproject.toml
 PIP = $(1)/bin/python -m pip --disable-pip-version-check --quiet
 OPENMPI := .venv/.stamps
 MPICH := .venv-mpich/.stamps
