@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d as c10d
 
 from ..comm import Communicator
 from ..errors import InvalidArgument
@@ -57,7 +58,7 @@ class Collectives:
     # ---- Reductions
 
     def allreduce(self, tensors: Tensors, opts: Any = None, *rest: Any, **named: Any) -> Any:
-        if type(tensors) is not list or not isinstance(opts, dist.AllreduceOptions):
+        if type(tensors) is not list or not isinstance(opts, c10d.AllreduceOptions):
             return self._spelled_out("allreduce", tensors, opts, *rest, **named)
         x = _only(tensors, "allreduce")
         if x.layout is not torch.strided:
@@ -74,7 +75,7 @@ class Collectives:
         return self._run("all_reduce", opts, [call], tensors, loan)
 
     def allreduce_coalesced(self, tensors: Tensors, opts: Any = None) -> Work:
-        opts = opts or dist.AllreduceCoalescedOptions()
+        opts = opts or c10d.AllreduceCoalescedOptions()
         loan = Loan()
         by_dtype: dict[torch.dtype, Tensors] = {}
         for tensor in tensors:
@@ -86,14 +87,14 @@ class Collectives:
         return self._run("all_reduce_coalesced", opts, calls, tensors, loan)
 
     def reduce(self, tensors: Tensors, opts: Any = None) -> Work:
-        opts, loan = opts or dist.ReduceOptions(), Loan()
+        opts, loan = opts or c10d.ReduceOptions(), Loan()
         x = _only(tensors, "reduce")
         array = loan.update(x) if self._comm.rank == opts.rootRank else loan.read(x)
         call = partial(self._comm.reduce, array, root=opts.rootRank, **operator_of(opts.reduceOp, x.dtype))
         return self._run("reduce", opts, [call], tensors, loan)
 
     def reduce_scatter(self, outputs: Tensors, inputs: list[Tensors], opts: Any = None) -> Work:
-        opts, loan = opts or dist.ReduceScatterOptions(), Loan()
+        opts, loan = opts or c10d.ReduceScatterOptions(), Loan()
         out, chunks = _only(outputs, "reduce_scatter"), self._one_each(_only(inputs, "reduce_scatter"))
         _want_elements("reduce_scatter", out, chunks[self._comm.rank].numel())
         call = partial(
@@ -112,7 +113,7 @@ class Collectives:
         return self._reduce_scatters("reduce_scatter_tensor_coalesced", outputs, inputs, opts)
 
     def _reduce_scatters(self, name: str, outputs: Tensors, inputs: Tensors, opts: Any) -> Work:
-        opts, loan, calls = opts or dist.ReduceScatterOptions(), Loan(), []
+        opts, loan, calls = opts or c10d.ReduceScatterOptions(), Loan(), []
         for out, x in zip(outputs, inputs, strict=True):
             _want_elements("reduce_scatter_tensor", x, out.numel() * self._comm.size)
             calls.append(partial(self._comm.reduce_scatter, loan.read(x), loan.write(out), **operator_of(opts.reduceOp, x.dtype)))
@@ -121,7 +122,7 @@ class Collectives:
     # ---- One rank to all, all to one
 
     def broadcast(self, tensors: Tensors, opts: Any = None, *rest: Any, **named: Any) -> Any:
-        if type(tensors) is not list or not isinstance(opts, dist.BroadcastOptions):
+        if type(tensors) is not list or not isinstance(opts, c10d.BroadcastOptions):
             return self._spelled_out("broadcast", tensors, opts, *rest, **named)
         loan = Loan()
         x = _only(tensors, "broadcast")
@@ -129,7 +130,7 @@ class Collectives:
         return self._run("broadcast", opts, [call], tensors, loan)
 
     def gather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = None) -> Work:
-        opts, loan = opts or dist.GatherOptions(), Loan()
+        opts, loan = opts or c10d.GatherOptions(), Loan()
         x, out, result = _only(inputs, "gather"), None, []
         if self._comm.rank == opts.rootRank:
             result = self._one_each(_only(outputs, "gather"))
@@ -139,7 +140,7 @@ class Collectives:
         return self._run("gather", opts, [call], result, loan)
 
     def scatter(self, outputs: Tensors, inputs: list[Tensors], opts: Any = None) -> Work:
-        opts, loan = opts or dist.ScatterOptions(), Loan()
+        opts, loan = opts or c10d.ScatterOptions(), Loan()
         out, x = _only(outputs, "scatter"), None
         if self._comm.rank == opts.rootRank:
             chunks = self._one_each(_only(inputs, "scatter"))
@@ -151,7 +152,7 @@ class Collectives:
     # ---- All to all
 
     def allgather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = None, *rest: Any, **named: Any) -> Any:
-        if type(inputs) is not list or not isinstance(opts, dist.AllgatherOptions):
+        if type(inputs) is not list or not isinstance(opts, c10d.AllgatherOptions):
             return self._spelled_out("allgather", outputs, inputs, opts, *rest, **named)
         return self._allgathers("all_gather", outputs, inputs, opts)
 
@@ -159,7 +160,7 @@ class Collectives:
         return self._allgathers("all_gather_coalesced", outputs, inputs, opts)
 
     def _allgathers(self, name: str, outputs: list[Tensors], inputs: Tensors, opts: Any) -> Work:
-        opts, loan, calls = opts or dist.AllgatherOptions(), Loan(), []
+        opts, loan, calls = opts or c10d.AllgatherOptions(), Loan(), []
         for places, x in zip(outputs, inputs, strict=True):
             places = self._one_each(places)
             _want_elements("all_gather", x, places[self._comm.rank].numel())
@@ -174,14 +175,14 @@ class Collectives:
         return self._allgather_singles("all_gather_into_tensor_coalesced", outputs, inputs, opts)
 
     def _allgather_singles(self, name: str, outputs: Tensors, inputs: Tensors, opts: Any) -> Work:
-        opts, loan, calls = opts or dist.AllgatherOptions(), Loan(), []
+        opts, loan, calls = opts or c10d.AllgatherOptions(), Loan(), []
         for out, x in zip(outputs, inputs, strict=True):
             _want_elements("all_gather_into_tensor", out, x.numel() * self._comm.size)
             calls.append(partial(self._comm.allgather, loan.read(x), loan.write(out)))
         return self._run(name, opts, calls, outputs, loan)
 
     def alltoall(self, outputs: Tensors, inputs: Tensors, opts: Any = None) -> Work:
-        opts, loan = opts or dist.AllToAllOptions(), Loan()
+        opts, loan = opts or c10d.AllToAllOptions(), Loan()
         call = partial(
             self._comm.alltoall,
             loan.read_all(self._one_each(inputs)),
@@ -199,7 +200,7 @@ class Collectives:
         input_split_sizes: Sequence[int] = (),
         opts: Any = None,
     ) -> Work:
-        opts, loan = opts or dist.AllToAllOptions(), Loan()
+        opts, loan = opts or c10d.AllToAllOptions(), Loan()
         sent = self._split(input, input_split_sizes, "input")
         received = self._split(output, output_split_sizes, "output")
         call = partial(
@@ -208,7 +209,7 @@ class Collectives:
         return self._run("all_to_all", opts, [call], [output], loan)
 
     def barrier(self, opts: Any = None) -> Work:
-        opts = opts or dist.BarrierOptions()
+        opts = opts or c10d.BarrierOptions()
         return self._run("barrier", opts, [self._comm.barrier], [])
 
     # ---- Several calls as one

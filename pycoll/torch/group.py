@@ -17,7 +17,7 @@ class ProcessGroup(Messages, dist.ProcessGroup):
     """A group of ranks over pycoll. Made by dist.init_process_group("pycoll") and dist.new_group()."""
 
     def __init__(self, store: Any, comm: Communicator, name: str = "") -> None:
-        dist.ProcessGroup.__init__(self, store, comm.rank, comm.size)
+        dist.ProcessGroup.__init__(self, comm.rank, comm.size)
         self._comm, self._store = comm, store
         self._name, self._description = name, "undefined"
         self._barriers = self._splits = 0
@@ -53,6 +53,9 @@ class ProcessGroup(Messages, dist.ProcessGroup):
 
     def _get_backend_name(self) -> str:
         return "pycoll"
+
+    def get_group_store(self) -> Any:
+        return self._store
 
     # What torch asks a backend before it uses an extension of NCCL's.
     supports_splitting = supports_coalescing = supports_time_estimate = supports_shrinking = False

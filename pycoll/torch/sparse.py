@@ -23,12 +23,12 @@ def allreduce(comm: Communicator, x: torch.Tensor, opts: Any) -> Done:
     if (facts[:, 1:] != torch.tensor(sizes)).any():
         raise InvalidArgument(f"allreduce: ranks have sparse tensors of different shapes: {facts[:, 1:].tolist()}")
     counts = facts[:, 0].tolist()
-    rows, each = mine.sparse_dim(), mine.values()[:1].numel() if mine._nnz() else 0
-    each = int(torch.Size(mine.shape[rows:]).numel()) if not each else each
+    rows = mine.sparse_dim()
+    each = torch.Size(mine.shape[rows:]).numel()
     indices = comm.allgather(mine.indices().t().contiguous(), counts=[n * rows for n in counts])
     values = comm.allgather(mine.values().contiguous(), counts=[n * each for n in counts])
     total = torch.sparse_coo_tensor(
-        indices.reshape(-1, rows).t(), values.reshape(-1, *mine.shape[rows:]), mine.shape, is_coalesced=False
+        indices.reshape(-1, rows).t(), values.reshape(-1, *mine.shape[rows:]), mine.shape, check_invariants=False
     )
     with torch.no_grad():
         x.copy_(total.coalesce())

@@ -43,7 +43,8 @@ class Work(dist.Work):
         else:
             end = time.monotonic() + seconds
             for part in self._parts:
-                part.wait(max(end - time.monotonic(), 0))
+                part.wait(seconds)
+                seconds = max(end - time.monotonic(), 0)
         self._settle()
         return True
 
