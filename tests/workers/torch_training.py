@@ -105,7 +105,7 @@ def ddp_hooks():
         descend(model, torch.optim.SGD(model.parameters(), lr=0.1))
         return [p.detach() for p in model.parameters()]
 
-    for hook in (default_hooks.allreduce_hook, default_hooks.bf16_compress_hook, powerSGD_hook.powerSGD_hook):
+    for hook in (default_hooks.allreduce_hook, default_hooks.fp16_compress_hook, powerSGD_hook.powerSGD_hook):
         both(lambda group, hook=hook: train(group, hook), {"rtol": 1e-3, "atol": 1e-3})
 
 
