@@ -27,7 +27,8 @@ TELLING = [
 
 def test_suite_of_pytorch(tmp_path):
     results = tmp_path / "results.json"
-    command = [sys.executable, SUITE, "-b", "pycoll", "-n", "2", "-k", f"^test_({'|'.join(TELLING)})$", "--json", results]
+    command = [sys.executable, SUITE, "-b", "pycoll", "-n", "2", "--json", results]
+    command += ["-k", f"^test_({'|'.join(TELLING)})$"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     tests = json.loads(results.read_text())["pycoll"]

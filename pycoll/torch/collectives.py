@@ -116,7 +116,9 @@ class Collectives:
         opts, loan, calls = opts or c10d.ReduceScatterOptions(), Loan(), []
         for out, x in zip(outputs, inputs, strict=True):
             _want_elements("reduce_scatter_tensor", x, out.numel() * self._comm.size)
-            calls.append(partial(self._comm.reduce_scatter, loan.read(x), loan.write(out), **operator_of(opts.reduceOp, x.dtype)))
+            calls.append(
+                partial(self._comm.reduce_scatter, loan.read(x), loan.write(out), **operator_of(opts.reduceOp, x.dtype))
+            )
         return self._run(name, opts, calls, outputs, loan)
 
     # ---- One rank to all, all to one
@@ -157,7 +159,9 @@ class Collectives:
         return self._allgathers("all_gather", outputs, inputs, opts)
 
     def allgather_coalesced(self, outputs: list[Tensors], inputs: Tensors, opts: Any = None) -> Work:
-        return self._allgathers("all_gather_coalesced", outputs, inputs, opts)
+        # Here outputs are a list for each rank; elsewhere one for each input.
+        by_input = [list(places) for places in zip(*self._one_each(outputs), strict=True)]
+        return self._allgathers("all_gather_coalesced", by_input, inputs, opts)
 
     def _allgathers(self, name: str, outputs: list[Tensors], inputs: Tensors, opts: Any) -> Work:
         opts, loan, calls = opts or c10d.AllgatherOptions(), Loan(), []
@@ -223,7 +227,7 @@ class Collectives:
 
     # ---- What torch does not look at
 
-    def _one_each(self, tensors: Tensors) -> Tensors:
+    def _one_each(self, tensors: list[Any]) -> list[Any]:
         if len(tensors) != self._comm.size:
             raise InvalidArgument(f"rank {self._comm.rank} got {len(tensors)} tensors for {self._comm.size} ranks")
         return tensors

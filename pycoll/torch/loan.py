@@ -10,10 +10,9 @@ from ..errors import InvalidArgument
 
 #: Element types that the core knows. Others can be moved, as bytes, but not reduced.
 KNOWN = {
-    getattr(torch, name)
-    for name in "float16 bfloat16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool "
-    "complex64 complex128".split()
-    if hasattr(torch, name)  # the wide unsigned types came with torch 2.3
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128, torch.bool),
+    *(torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8),
+    *(getattr(torch, name) for name in ("uint16", "uint32", "uint64") if hasattr(torch, name)),  # since torch 2.3
 }
 
 

@@ -19,7 +19,8 @@ def monitored_barrier(store: Any, rank: int, size: int, timeout: timedelta, wait
         store.set(f"{rank}", "here")
         _hear(store, rank, timeout)
         return
-    end, missing = time.monotonic() + timeout.total_seconds(), []
+    end = time.monotonic() + timeout.total_seconds()
+    missing: list[int] = []
     for other in range(1, size):
         left = end - time.monotonic()
         if left <= 0 and not missing:

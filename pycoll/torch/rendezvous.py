@@ -15,9 +15,7 @@ from ..errors import TransportError
 from ..exchange import MpiExchange
 
 
-def meet_by_mpi(
-    url: str, timeout: timedelta = timedelta(minutes=5), **settings: Any
-) -> Iterator[tuple[Any, int, int]]:
+def meet_by_mpi(url: str, timeout: timedelta = timedelta(minutes=5), **settings: Any) -> Iterator[tuple[Any, int, int]]:
     """Collective over all that mpirun started."""
     if urlparse(url).netloc:
         raise TransportError(f"init_process_group: init_method is {url}, wanted mpi:// and nothing more")

@@ -16,7 +16,9 @@ def allreduce(comm: Communicator, x: torch.Tensor, opts: Any) -> Done:
     """In place, over COO tensors of one shape on all ranks, whose numbers of elements may differ. Ends before it
     returns."""
     if x.layout is not torch.sparse_coo or not x.is_cpu or opts.reduceOp.op != dist.ReduceOp.RedOpType.SUM:
-        raise InvalidArgument(f"allreduce: got a {x.layout} tensor on {x.device}, wanted SUM of torch.sparse_coo on cpu")
+        raise InvalidArgument(
+            f"allreduce: got a {x.layout} tensor on {x.device}, wanted SUM of torch.sparse_coo on cpu"
+        )
     mine = x.detach().coalesce()
     sizes = [*mine.shape, mine.sparse_dim()]
     facts = comm.allgather(torch.tensor([mine._nnz(), *sizes])).reshape(comm.size, -1)

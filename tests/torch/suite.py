@@ -7,10 +7,10 @@
 Prints one line a test and what differs between the backends; ends with 1 if pycoll failed a test that Gloo passes.
 
 The suite decides by name what a backend runs: `BACKEND == "gloo"`, `BACKEND != "mpi"`, sets of names. So its source is
-loaded with a BACKEND that is "pycoll" wherever it is used, and equal to "gloo" and "mpi" where it is compared: pycoll then
-runs what Gloo runs, and what the suite keeps for MPI on CPU (all_to_all). dist.monitored_barrier, which refuses all names
-but "gloo", is replaced by one that calls the group's method. What the profiler shows is not compared: its lists of
-backends are left as they are, because only operations made in C++ can show shapes and be marked as asynchronous.
+loaded with a BACKEND that is "pycoll" wherever it is used, and equal to "gloo" and "mpi" where it is compared: pycoll
+runs what Gloo runs, and what the suite keeps for MPI on CPU (all_to_all). dist.monitored_barrier, which refuses all
+names but "gloo", is replaced by one that calls the group's method. What the profiler shows is not compared: its lists
+of backends are left as they are, because only operations made in C++ can show shapes and be marked as asynchronous.
 
 The suite starts each rank as a new process that imports torch; here ranks are forked from this one, which has done so.
 """
@@ -53,7 +53,10 @@ def load(backend: str) -> ModuleType:
     """The suite's module for a backend."""
     spec = importlib.util.find_spec(SUITE)
     source, count = re.subn(
-        r'^BACKEND = os.environ\["BACKEND"\]$', "BACKEND = BACKEND_UNDER_TEST", Path(spec.origin).read_text(), flags=re.M
+        r'^BACKEND = os.environ\["BACKEND"\]$',
+        "BACKEND = BACKEND_UNDER_TEST",
+        Path(spec.origin).read_text(),
+        flags=re.M,
     )
     if count != 1:
         raise SystemExit(f"{spec.origin} does not name its backend as it did in torch 2.13: look how it does now")
@@ -65,7 +68,7 @@ def load(backend: str) -> ModuleType:
 
         DistTestCases.backend_feature["plugin"].add("pycoll")
         use_monitored_barrier_of_groups()
-    exec(compile(source, spec.origin, "exec"), module.__dict__)
+    exec(compile(source, spec.origin, "exec", dont_inherit=True), module.__dict__)
     return module
 
 

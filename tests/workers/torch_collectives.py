@@ -67,7 +67,10 @@ def reductions():
             dist.reduce_scatter_tensor(out, ramp(RANK), op)
             torch.testing.assert_close(out, result[RANK])
     bits = torch.tensor([1 << RANK, 7], dtype=torch.int32)
-    for op, result in ((dist.ReduceOp.BOR, [(1 << SIZE) - 1, 7]), (dist.ReduceOp.BXOR, [(1 << SIZE) - 1, 7 * (SIZE % 2)])):
+    for op, result in (
+        (dist.ReduceOp.BOR, [(1 << SIZE) - 1, 7]),
+        (dist.ReduceOp.BXOR, [(1 << SIZE) - 1, 7 * (SIZE % 2)]),
+    ):
         x = bits.clone()
         dist.all_reduce(x, op)
         assert x.tolist() == result, x

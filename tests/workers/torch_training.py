@@ -1,4 +1,4 @@
-"""Training over pycoll and over Gloo, from the same start, gives the same numbers; started by test_torch_training.py."""
+"""Training over pycoll and over Gloo, from the same start, gives the same numbers; see test_torch_training.py."""
 
 from __future__ import annotations
 
