@@ -63,7 +63,7 @@ class Collectives:
         x = _only(tensors, "allreduce")
         if x.layout is not torch.strided:
             return sparse.allreduce(self._comm, x, opts)
-        if not opts.asyncOp and opts.reduceOp.op == _SUM and lies_ready(x) and not torch.autograd._profiler_enabled():
+        if not opts.asyncOp and opts.reduceOp == _SUM and lies_ready(x) and not torch.autograd._profiler_enabled():
             timeout = seconds_of(opts.timeout)
             if timeout is None:
                 self._comm.allreduce(x)  # the shortest way there is

@@ -13,6 +13,7 @@ names but "gloo", is replaced by one that calls the group's method. What the pro
 of backends are left as they are, because only operations made in C++ can show shapes and be marked as asynchronous.
 
 The suite starts each rank as a new process that imports torch; here ranks are forked from this one, which has done so.
+Tests of groups, which the suite runs with eight ranks and more only, run with as many as there are.
 """
 
 from __future__ import annotations
@@ -102,9 +103,11 @@ def run_backend(backend: str, pattern: str, ranks: int, limit: float) -> dict[st
         port = free.getsockname()[1]
     temporary = tempfile.mkdtemp(prefix="torch-suite-")
     os.environ.update(BACKEND=backend, WORLD_SIZE=str(ranks), TEMP_DIR=temporary, MASTER_PORT=str(port))
+    os.environ["INIT_METHOD"] = f"file://{temporary}/meeting"
     from torch.testing._internal import common_distributed
 
     common_distributed.get_timeout = lambda test_id: limit
+    common_distributed.skip_if_small_worldsize = lambda test: test
     module = load(backend)
     case = make_case(module)
     results = {}
