@@ -12,16 +12,21 @@ pytest.importorskip("torch")
 SUITE = Path(__file__).parent / "torch" / "suite.py"
 #: One of each kind; the whole suite takes minutes.
 TELLING = [
-    "all_reduce_sum",
-    "all_gather_into_cat_tensor_complex",
-    "reduce_scatter_tensor",
-    "all_to_all_single_unequal_split",
-    "send_recv_with_tag",
-    "irecv",
-    "all_reduce_coalesced_full_group_sum",
+    "DistributedDataParallelCPU",
+    "accumulate_gradients_no_sync_allreduce_with_then_hook",
+    "all_gather_coalesced_simple",
+    "all_reduce_sum_complex",
+    "all_to_all_single_unequal_split_complex",
     "barrier_timeout_global",
-    "DistributedDataParallel_SyncBatchNorm_Diff_Input_Sizes_gradient",
-    "ddp_uneven_inputs",
+    "batch_isend_irecv_gloo_tags",
+    "gather_checks",
+    "get_future",
+    "monitored_barrier_gloo",
+    "scatter_object_list",
+    "send_recv_any_source",
+    "send_recv_with_tag",
+    "sparse_all_reduce_sum",
+    "static_graph_api_cpu",
 ]
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as checkpoint
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
@@ -122,6 +122,23 @@ def fsdp():
     same_everywhere(both(train))
     bf16 = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16)
     both(lambda group: train(group, mp_policy=bf16), {"rtol": 0.02, "atol": 0.02})
+
+
+@case
+def hybrid_fsdp():
+    """Sharded in pairs, replicated over them: the same as sharded over all."""
+    if SIZE % 2:
+        return
+
+    def train(mesh):
+        model = make_model()
+        fully_shard(model, mesh=mesh)
+        descend(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        return [p.full_tensor().detach() for p in model.parameters()]
+
+    hybrid = train(init_device_mesh("cpu", (SIZE // 2, 2), mesh_dim_names=("replicate", "shard")))
+    for a, b in zip(hybrid, train(init_device_mesh("cpu", (SIZE,))), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @case
