@@ -47,7 +47,8 @@ def main(rank):
         assert x.tolist() == [1, 1, 1]
         dist.destroy_process_group()
     dist.init_process_group("pycoll", "file://{tmp_path}/last", rank=rank, world_size=2)
-    dist.barrier()  # and no destroy_process_group()
+    work = dist.irecv(torch.zeros(1), 1 - rank)  # that is never sent; and no destroy_process_group()
+    dist.barrier()
 
 if __name__ == "__main__":
     mp.spawn(main, nprocs=2)

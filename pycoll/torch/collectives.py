@@ -96,7 +96,7 @@ class Collectives:
     def reduce_scatter(self, outputs: Tensors, inputs: list[Tensors], opts: Any = None) -> Work:
         opts, loan = opts or c10d.ReduceScatterOptions(), Loan()
         out, chunks = _only(outputs, "reduce_scatter"), self._one_each(_only(inputs, "reduce_scatter"))
-        _want_elements("reduce_scatter", out, chunks[self._comm.rank].numel())
+        _want("reduce_scatter", out, chunks[0].dtype, chunks[self._comm.rank].numel())
         call = partial(
             self._comm.reduce_scatter,
             loan.read_all(chunks),
@@ -115,7 +115,7 @@ class Collectives:
     def _reduce_scatters(self, name: str, outputs: Tensors, inputs: Tensors, opts: Any) -> Work:
         opts, loan, calls = opts or c10d.ReduceScatterOptions(), Loan(), []
         for out, x in zip(outputs, inputs, strict=True):
-            _want_elements("reduce_scatter_tensor", x, out.numel() * self._comm.size)
+            _want("reduce_scatter_tensor", x, out.dtype, out.numel() * self._comm.size)
             calls.append(
                 partial(self._comm.reduce_scatter, loan.read(x), loan.write(out), **operator_of(opts.reduceOp, x.dtype))
             )
@@ -136,7 +136,8 @@ class Collectives:
         x, out, result = _only(inputs, "gather"), None, []
         if self._comm.rank == opts.rootRank:
             result = self._one_each(_only(outputs, "gather"))
-            self._want_alike("gather", x, result)
+            for place in result:
+                _want("gather", place, x.dtype, x.numel())
             out = loan.write_all(result)
         call = partial(self._comm.gather, loan.read(x), out, root=opts.rootRank)
         return self._run("gather", opts, [call], result, loan)
@@ -146,7 +147,8 @@ class Collectives:
         out, x = _only(outputs, "scatter"), None
         if self._comm.rank == opts.rootRank:
             chunks = self._one_each(_only(inputs, "scatter"))
-            self._want_alike("scatter", out, chunks)
+            for chunk in chunks:
+                _want("scatter", chunk, out.dtype, out.numel())
             x = loan.read_all(chunks)
         call = partial(self._comm.scatter, x, loan.write(out), root=opts.rootRank)
         return self._run("scatter", opts, [call], outputs, loan)
@@ -167,7 +169,7 @@ class Collectives:
         opts, loan, calls = opts or c10d.AllgatherOptions(), Loan(), []
         for places, x in zip(outputs, inputs, strict=True):
             places = self._one_each(places)
-            _want_elements("all_gather", x, places[self._comm.rank].numel())
+            _want("all_gather", x, places[0].dtype, places[self._comm.rank].numel())
             counts = _uneven([t.numel() * width(t) for t in places])
             calls.append(partial(self._comm.allgather, loan.read(x), loan.write_all(places), counts=counts))
         return self._run(name, opts, calls, [t for places in outputs for t in places], loan)
@@ -181,12 +183,13 @@ class Collectives:
     def _allgather_singles(self, name: str, outputs: Tensors, inputs: Tensors, opts: Any) -> Work:
         opts, loan, calls = opts or c10d.AllgatherOptions(), Loan(), []
         for out, x in zip(outputs, inputs, strict=True):
-            _want_elements("all_gather_into_tensor", out, x.numel() * self._comm.size)
+            _want("all_gather_into_tensor", out, x.dtype, x.numel() * self._comm.size)
             calls.append(partial(self._comm.allgather, loan.read(x), loan.write(out)))
         return self._run(name, opts, calls, outputs, loan)
 
     def alltoall(self, outputs: Tensors, inputs: Tensors, opts: Any = None) -> Work:
         opts, loan = opts or c10d.AllToAllOptions(), Loan()
+        _want("all_to_all", inputs[0], outputs[0].dtype, inputs[0].numel())
         call = partial(
             self._comm.alltoall,
             loan.read_all(self._one_each(inputs)),
@@ -205,6 +208,7 @@ class Collectives:
         opts: Any = None,
     ) -> Work:
         opts, loan = opts or c10d.AllToAllOptions(), Loan()
+        _want("all_to_all_single", input, output.dtype, input.numel())
         sent = self._split(input, input_split_sizes, "input")
         received = self._split(output, output_split_sizes, "output")
         call = partial(
@@ -231,14 +235,6 @@ class Collectives:
         if len(tensors) != self._comm.size:
             raise InvalidArgument(f"rank {self._comm.rank} got {len(tensors)} tensors for {self._comm.size} ranks")
         return tensors
-
-    def _want_alike(self, operation: str, own: torch.Tensor, others: Tensors) -> None:
-        for tensor in others:
-            if tensor.dtype != own.dtype or tensor.numel() != own.numel():
-                raise InvalidArgument(
-                    f"{operation}: rank {self._comm.rank} got tensors of {own.dtype}[{own.numel()}] and "
-                    f"{tensor.dtype}[{tensor.numel()}], wanted the same for all ranks"
-                )
 
     def _split(self, tensor: torch.Tensor, sizes: Sequence[int], which: str) -> list[int]:
         """Elements of the core for each rank: sizes are along the first dimension, none means equal."""
@@ -283,6 +279,6 @@ def _uneven(counts: list[int]) -> list[int] | None:
     return None if len(set(counts)) == 1 else counts
 
 
-def _want_elements(operation: str, tensor: torch.Tensor, count: int) -> None:
-    if tensor.numel() != count:
-        raise InvalidArgument(f"{operation}: got a tensor of {tensor.numel()} elements, wanted {count}")
+def _want(operation: str, tensor: torch.Tensor, dtype: torch.dtype, count: int) -> None:
+    if tensor.dtype != dtype or tensor.numel() != count:
+        raise InvalidArgument(f"{operation}: got {tensor.dtype}[{tensor.numel()}], wanted {dtype}[{count}]")

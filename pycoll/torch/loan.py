@@ -63,16 +63,16 @@ class Loan:
 
     def read_all(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """The elements of all tensors, one after the other."""
+        _want_one_type(tensors)
         joined = _joined(tensors)
         return torch.cat([self.read(t).reshape(-1) for t in tensors]) if joined is None else joined
 
     def write_all(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """Memory for the elements of all tensors, one after the other."""
+        _want_one_type(tensors)
         joined = _joined(tensors)
         if joined is not None:
             return joined
-        if any(t.dtype != tensors[0].dtype for t in tensors):
-            raise InvalidArgument(f"got tensors of {', '.join(str(t.dtype) for t in tensors)}, wanted one element type")
         whole = torch.empty(sum(t.numel() for t in tensors), dtype=tensors[0].dtype)
         for tensor, part in zip(tensors, whole.split([t.numel() for t in tensors]), strict=True):
             self._copies.append((tensor, part.view(tensor.shape)))
@@ -88,6 +88,11 @@ class Loan:
         self._copies = []
 
 
+def _want_one_type(tensors: Sequence[torch.Tensor]) -> None:
+    if any(t.dtype != tensors[0].dtype for t in tensors):
+        raise InvalidArgument(f"got tensors of {', '.join(str(t.dtype) for t in tensors)}, wanted one element type")
+
+
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
 
@@ -101,7 +106,7 @@ def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor | None:
     first = tensors[0]
     end, storage = first.data_ptr(), first.untyped_storage()._cdata
     for tensor in tensors:
-        if not lies_ready(tensor) or tensor.dtype != first.dtype or tensor.data_ptr() != end:
+        if not lies_ready(tensor) or tensor.data_ptr() != end:
             return None
         if tensor.untyped_storage()._cdata != storage:
             return None

@@ -362,6 +362,10 @@ def refusals():
     raises(RuntimeError, lambda: dist.all_reduce(torch.zeros(3 + (RANK == 1))), "rank 1 called allreduce f32[4]")
     raises(RuntimeError, lambda: dist.all_gather([torch.zeros(2)] * SIZE, torch.zeros(3)), "2")
     raises(ValueError, lambda: dist.all_gather_into_tensor(torch.zeros(SIZE * 2 + 1), torch.zeros(2)), "wanted")
+    eights = torch.zeros(SIZE, dtype=torch.float8_e5m2), torch.zeros(1, dtype=torch.float8_e4m3fn)
+    raises(
+        ValueError, lambda: dist.group.WORLD.all_gather_single(*eights), "float8_e5m2[", "wanted torch.float8_e4m3fn"
+    )
     x = torch.ones(1)
     dist.all_reduce(x)
     assert x.item() == SIZE
