@@ -37,9 +37,10 @@ def test_torch_multiprocessing(tmp_path):
         port = free.getsockname()[1]
     program = tmp_path / "spawned.py"
     program.write_text(f"""
-import torch, torch.distributed as dist, torch.multiprocessing as mp
+import pycoll.comm, torch, torch.distributed as dist, torch.multiprocessing as mp
 
 def main(rank):
+    pycoll.comm._LAST_SECONDS = 1
     for method in ("tcp://localhost:{port}", "file://{tmp_path}/store", "tcp://localhost:{port}"):
         dist.init_process_group("pycoll", method, rank=rank, world_size=2)
         x = torch.full((3,), float(rank))

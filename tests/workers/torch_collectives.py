@@ -209,9 +209,9 @@ def messages():
         got = set()
         for _ in range(SIZE - 1):
             y = torch.empty(2)
-            source = dist.recv(y, tag=5)
-            assert y.tolist() == [source, -source]
-            got.add(source)
+            sender = dist.recv(y, tag=5)
+            assert y.tolist() == [sender, -sender]
+            got.add(sender)
         assert got == set(range(1, SIZE)), got
     else:
         dist.send(torch.tensor([float(RANK), -float(RANK)]), 0, tag=5)
