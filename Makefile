@@ -16,12 +16,12 @@ CMAKE_IS_THERE := $(shell cmake --version 2>/dev/null | awk 'NR == 1 {split($$3,
 CMAKE := $(if $(CMAKE_IS_THERE),cmake,.venv/bin/cmake)
 CTEST := $(if $(CMAKE_IS_THERE),ctest,../../.venv/bin/ctest)
 
-SOURCES := $(shell find csrc cmake pycoll -type f -not -name '*.pyc' 2>/dev/null) CMakeLists.txt pyproject.toml
+SOURCES := $(shell find csrc cmake pycoll _pycoll_torch -type f -not -name '*.pyc' 2>/dev/null) CMakeLists.txt pyproject.toml
 PIP = $(1)/bin/python -m pip --disable-pip-version-check --quiet
 OPENMPI := .venv/.stamps
 MPICH := .venv-mpich/.stamps
 
-.PHONY: help demo test cpp-test py-test mpich-test wheel-test bench bench-codec bench-accuracy bench-hosts lint format asan tsan docs clean distclean
+.PHONY: help demo test cpp-test py-test mpich-test wheel-test torch-suite bench bench-codec bench-accuracy bench-hosts lint format asan tsan docs clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ NO_ASLR := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 comma := ,
 
 # ---- The rest
+torch-suite: $(OPENMPI)/build $(OPENMPI)/demo ## PyTorch's own distributed tests over pycoll, and over Gloo
+	mkdir -p out
+	.venv/bin/python tests/torch/suite.py --json out/torch-suite.json
+
 bench: $(OPENMPI)/build $(OPENMPI)/demo ## pycoll beside its peers, 2 and 4 ranks: the table, out/peers/*.json, plots
 	.venv/bin/python bench/peers.py
 

@@ -241,9 +241,16 @@ def _initialize(mpi: Any) -> None:
         )
 
 
+#: Seconds that operations get at exit: nobody will look at them any more, but a message may still be on its way.
+_LAST_SECONDS = 10.0
+
+
 @atexit.register
 def _leave() -> None:
-    """At exit: a program that ends with an exception tells its peers at once; any other waits for what is under way."""
+    """At exit: a program that ends with an exception tells its peers at once; any other waits for what is under way.
+
+    Not for long: two ranks may each have a receive that the other will never serve.
+    """
     if os.getpid() != _pid:
         return  # a fork of a rank is not a rank
     error = getattr(sys, "last_value", None)
@@ -253,6 +260,7 @@ def _leave() -> None:
             if error is not None:
                 comm._abort(f"ended with {type(error).__name__}: {error}"[:400])
             healthy &= not comm.failed
+            comm.timeout = min(comm.timeout, _LAST_SECONDS)
             comm.close()
         except Error:
             healthy = False

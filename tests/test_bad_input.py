@@ -187,7 +187,7 @@ SOME = [
     ("recv of another type", MismatchError, "recv i32[6] from rank 0; rank 0 called send f32[6]", (1,),
      lambda c: by_rank(c, lambda: c.send(f(), 1), lambda: c.recv(f(6, np.int32), 0), lambda: None)),
     ("a rank has closed its communicator", PeerFailed, "allreduce f32[6] sum (operation", (1, 2), deserted),
-    ("a rank comes late", Timeout, "passed its deadline waiting for rank 0", (1, 2), late),
+    ("a rank comes late", Timeout, "passed its timeout waiting for rank 0", (1, 2), late),
 ]  # fmt: skip
 ROWS = (
     [(what, kind, words, tuple(range(SIZE)), call) for what, kind, words, call in LOCAL]

@@ -153,17 +153,26 @@ py::object barrier(Communicator& self, Object timeout, bool wait) {
   return call.go(py::none(), wait);
 }
 
-py::object send(Communicator& self, Object x, int to, Object timeout, bool wait) {
+uint64_t tag_of(const char* operation, int64_t tag) {
+  PYCOLL_CHECK(tag >= 0, operation, ": tag is ", tag, ", wanted at least 0");
+  return uint64_t(tag);
+}
+
+py::object send(Communicator& self, Object x, int to, int64_t tag, Object timeout, bool wait) {
   PyCall call(self, Kind::send);
   call.call().root = to;
+  call.call().tag = tag_of("send", tag);
   call.options(py::none(), timeout);
   call.input(x);
   return call.go(x, wait);
 }
 
-py::object recv(Communicator& self, Object x, int source, Object timeout, bool wait) {
+py::object recv(Communicator& self, Object x, std::optional<int> source, int64_t tag, Object timeout, bool wait) {
+  PYCOLL_CHECK(source || !wait, "recv: rank ", self.rank(),
+               " named no source, which goes with wait=False: the Work says who it was");
   PyCall call(self, Kind::recv);
-  call.call().root = source;
+  call.call().root = source.value_or(kAnySource);
+  call.call().tag = tag_of("recv", tag);
   call.options(py::none(), timeout);
   call.output(x);
   return call.go(x, wait);
@@ -287,11 +296,16 @@ void bind_communicator(py::module_& m) {
            "from each rank, if they differ; what one sends the other must expect.")
       .def("barrier", &barrier, py::kw_only(), py::arg("timeout") = none, py::arg("wait") = true,
            "Returns when all ranks have called it.")
-      .def("send", &send, py::arg("x"), py::arg("to"), py::kw_only(), py::arg("timeout") = none, py::arg("wait") = true,
-           "Sends `x` to rank `to`, which calls recv with as many elements of the same type.")
-      .def("recv", &recv, py::arg("x"), py::arg("source"), py::kw_only(), py::arg("timeout") = none,
+      .def("send", &send, py::arg("x"), py::arg("to"), py::kw_only(), py::arg("tag") = 0, py::arg("timeout") = none,
            py::arg("wait") = true,
-           "Receives into `x` from rank `source`. Messages from one rank arrive in the order sent.")
+           "Sends `x` to rank `to`, which calls recv with as many elements of the same type, and the same tag.")
+      .def("recv", &recv, py::arg("x"), py::arg("source"), py::kw_only(), py::arg("tag") = 0, py::arg("timeout") = none,
+           py::arg("wait") = true,
+           "Receives into `x` from rank `source`. Messages of one rank and one tag arrive in the order sent; those of "
+           "other\n"
+           "tags wait for their receives. source: None takes a message from any rank; only with wait=False, whose Work "
+           "says\n"
+           "who sent it.")
       .def("sendrecv", &sendrecv, py::arg("x"), py::arg("to"), py::arg("out"), py::arg("source"), py::kw_only(),
            py::arg("timeout") = none, py::arg("wait") = true,
            "Sends `x` to rank `to` and receives into `out` from rank `source`, both at once.");

@@ -77,6 +77,19 @@ uintptr_t split(uintptr_t handle, int color, int key) {
   return handle_of(part);
 }
 
+// A communicator of some ranks of `handle`, in the order given. Called by these ranks alone, after all agreed.
+uintptr_t create_group(uintptr_t handle, const std::vector<int>& ranks, int tag) {
+  MPI_Group all, some;
+  MPI_Comm part;
+  PYCOLL_MPI(MPI_Comm_group(comm_of(handle), &all));
+  PYCOLL_MPI(MPI_Group_incl(all, int(ranks.size()), ranks.data(), &some));
+  PYCOLL_MPI(MPI_Comm_create_group(comm_of(handle), some, tag, &part));
+  PYCOLL_MPI(MPI_Group_free(&some));
+  PYCOLL_MPI(MPI_Group_free(&all));
+  PYCOLL_MPI(MPI_Comm_set_errhandler(part, MPI_ERRORS_RETURN));
+  return handle_of(part);
+}
+
 py::tuple rank_and_size(uintptr_t handle) {
   int rank, size;
   PYCOLL_MPI(MPI_Comm_rank(comm_of(handle), &rank));
@@ -84,7 +97,7 @@ py::tuple rank_and_size(uintptr_t handle) {
   return py::make_tuple(rank, size);
 }
 
-// Frees what split() made.
+// Frees what split() or create_group() made.
 void release(uintptr_t handle) {
   int finalized = 0;
   MPI_Finalized(&finalized);
@@ -143,6 +156,8 @@ PYBIND11_MODULE(_mpi, m) {
   m.def("finalize", &finalize, py::call_guard<py::gil_scoped_release>());
   m.def("duplicate", &duplicate, py::arg("handle"), py::arg("seconds"));
   m.def("split", &split, py::arg("handle"), py::arg("color"), py::arg("key"), py::call_guard<py::gil_scoped_release>());
+  m.def("create_group", &create_group, py::arg("handle"), py::arg("ranks"), py::arg("tag"),
+        py::call_guard<py::gil_scoped_release>());
   m.def("release", &release, py::arg("handle"), py::call_guard<py::gil_scoped_release>());
   m.def("rank_and_size", &rank_and_size, py::arg("handle"));
   m.def("allgather", &allgather, py::arg("handle"), py::arg("mine"), py::arg("seconds"));

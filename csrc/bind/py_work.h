@@ -27,6 +27,7 @@ struct PyWork {
     if (const auto error = work->exception()) std::rethrow_exception(error);
   }
   bool done() const { return work->done(); }
+  py::object source() const { return work->source() < 0 ? py::object(py::none()) : py::int_(work->source()); }
   py::object result() {
     wait(py::none());
     return array;

@@ -27,8 +27,9 @@ struct Call {
   Algo algo = Algo::automatic;
   ReduceOp op = ReduceOp::sum;
   double factor = 1;   // premul_sum
-  int root = 0;        // of a rooted kind; the destination of send and sendrecv, the source of recv
+  int root = 0;        // of a rooted kind; the destination of send and sendrecv, the source of recv or kAnySource
   int source = 0;      // of sendrecv
+  uint64_t tag = 0;    // of send and recv
   double timeout = 0;  // seconds; 0: the communicator's
   ConstBuffer in;
   Buffer out;

@@ -55,13 +55,17 @@ Signature Communicator::signature_of(const Call& call) const {
       s.count = call.in.count;
       if (call.compression.codec) s.detail = hash_of(call.compression);
       break;
-    case Kind::reduce:
+    case Kind::reduce: s.count = call.in.count; break;
     case Kind::send:
-    case Kind::sendrecv: s.count = call.in.count; break;
+    case Kind::sendrecv:
+      s.count = call.in.count;
+      s.detail = call.tag;
+      break;
     case Kind::broadcast:
     case Kind::recv:
       s.dtype = call.out.dtype;
       s.count = call.out.count;
+      s.detail = call.tag;
       break;
     case Kind::alltoall:
       // Uneven counts differ from rank to rank by nature; they are compared in pairs, later.

@@ -96,8 +96,9 @@ void Communicator::validate(const Call& call) const {
   PYCOLL_CHECK(call.timeout >= 0, kind, ": rank ", rank(), " got a timeout of ", call.timeout,
                " s, wanted more than 0");
   const bool has_peer = rooted(call.kind) || point_to_point(call.kind);
-  PYCOLL_CHECK(!has_peer || (call.root >= 0 && call.root < size()), kind, ": rank ", rank(), " named rank ", call.root,
-               ", wanted 0 to ", size() - 1);
+  const bool from_any = call.kind == Kind::recv && call.root == kAnySource;
+  PYCOLL_CHECK(!has_peer || from_any || (call.root >= 0 && call.root < size()), kind, ": rank ", rank(), " named rank ",
+               call.root, ", wanted 0 to ", size() - 1);
   PYCOLL_CHECK(!point_to_point(call.kind) || call.root != rank(), kind, ": rank ", rank(), " named itself as the peer");
   if (call.kind == Kind::sendrecv)
     PYCOLL_CHECK(call.source >= 0 && call.source < size() && call.source != rank(), kind, ": rank ", rank(),

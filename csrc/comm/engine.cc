@@ -68,8 +68,10 @@ void Engine::loop() {
       const auto rest = std::chrono::microseconds(std::min(1000, 5 * (idle_polls - 200)));
       changed_.wait_for(lock, rest, [&] { return stopping_ || !queue_.empty(); });
     }
+    // Not counted as a waiter: blocking calls go by without waking a thread that has nothing to do.
+    changed_.wait(lock, [&] { return stopping_ || !queue_.empty() || pending_; });
     constexpr double kForever = 3e8;
-    wait(lock, kForever, [&] { return stopping_ || (!busy_ && (!queue_.empty() || pending_)); });
+    if (busy_) wait(lock, kForever, [&] { return stopping_ || !busy_; });
     if (stopping_) break;
     if (busy_.exchange(true)) continue;  // a blocking call came first
     std::optional<Item> item;

@@ -1,6 +1,7 @@
 #include "comm/p2p.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace pycoll {
 namespace {
@@ -12,35 +13,27 @@ Bytes bytes_of(MessageHeader& header) {
 }  // namespace
 
 void PointToPoint::start(const Call& call, Deadline deadline, std::shared_ptr<Work> work) {
-  auto operation = std::unique_ptr<Operation>(new Operation{{}, {}, deadline, std::move(work), call.kind, nullptr});
+  operations_.push_back(
+      std::unique_ptr<Operation>(new Operation{{}, {}, deadline, std::move(work), call.kind, nullptr}));
+  Operation& operation = *operations_.back();
   if (call.kind == Kind::recv || call.kind == Kind::sendrecv) {
-    Direction& d = operation->receiving;
+    Direction& d = operation.receiving;
     d.buffer = call.out;
     d.peer = call.kind == Kind::recv ? call.root : call.source;
+    d.tag = call.tag;
     d.state = Direction::State::queued;
+    adopt(operation);
   }
   if (call.kind == Kind::send || call.kind == Kind::sendrecv) {
-    Direction& d = operation->sending;
+    Direction& d = operation.sending;
     d.buffer = {const_cast<std::byte*>(call.in.data), call.in.count, call.in.dtype};
     d.peer = call.root;
-    d.header.signature = {call.kind, call.in.dtype, ReduceOp::sum, Algo::automatic, call.root, call.in.count, 0};
+    d.header.signature = {call.kind, call.in.dtype, ReduceOp::sum, Algo::automatic, call.root, call.in.count, call.tag};
     d.ticket = transport_.post_send(d.peer, bytes_of(d.header), Lane::p2p);
     if (d.buffer.count) d.payload = transport_.post_send(d.peer, d.buffer.span(), Lane::p2p);
     d.state = Direction::State::header;
     transport_.account(d.buffer.bytes() + sizeof d.header);
   }
-  operations_.push_back(std::move(operation));
-}
-
-// No operation before this one still receives from the same peer. The last one, of finish(), is not among operations_.
-bool PointToPoint::first_from_peer(const Operation& operation) const {
-  for (const auto& earlier : operations_) {
-    if (earlier.get() == &operation) return true;
-    const Direction& d = earlier->receiving;
-    if (d.peer == operation.receiving.peer && d.state != Direction::State::done && d.state != Direction::State::absent)
-      return false;
-  }
-  return true;
 }
 
 bool PointToPoint::advance_send(Direction& d) {
@@ -56,40 +49,104 @@ bool PointToPoint::advance_send(Direction& d) {
   return d.state == State::done || d.state == State::absent;
 }
 
-// Looks at a header that has come: receives the payload where it fits, elsewhere where it does not.
-void PointToPoint::accept(Operation& operation) {
-  using State = Direction::State;
+// The earliest receive that has no message yet and takes this one.
+PointToPoint::Operation* PointToPoint::first_wanting(int peer, uint64_t tag) {
+  for (const auto& operation : operations_) {
+    const Direction& d = operation->receiving;
+    if (d.state == Direction::State::queued && d.tag == tag && (d.peer == peer || d.peer == kAnySource))
+      return operation.get();
+  }
+  return nullptr;
+}
+
+bool PointToPoint::listens(int peer) const {
+  return std::any_of(operations_.begin(), operations_.end(), [&](const auto& operation) {
+    const Direction& d = operation->receiving;
+    return d.state == Direction::State::queued && (d.peer == peer || d.peer == kAnySource);
+  });
+}
+
+// Takes the headers that have come from `peer`, as long as a receive waits for one.
+void PointToPoint::listen(int peer) {
+  Inbox& inbox = inboxes_[size_t(peer)];
+  while (listens(peer)) {
+    if (!inbox.listening) inbox.ticket = transport_.post_recv(peer, bytes_of(inbox.header), Lane::p2p);
+    inbox.listening = true;
+    if (!transport_.test(inbox.ticket)) return;
+    inbox.listening = false;
+    PYCOLL_CHECK_AS(TransportError, inbox.header.magic == MessageHeader{}.magic && inbox.header.version == 1,
+                    "recv: rank ", transport_.rank(), " got a damaged header from rank ", peer);
+    const Signature& sent = inbox.header.signature;
+    if (Operation* const operation = first_wanting(peer, sent.detail))
+      begin_payload(*operation, peer, sent);
+    else
+      inbox.aside.push_back(take(peer, sent));
+  }
+}
+
+// A message whose header has come, received beside every buffer.
+PointToPoint::Message PointToPoint::take(int peer, const Signature& sent) {
+  Message message{sent, std::vector<std::byte>(sent.count * size_of(sent.dtype)), 0, sent.count == 0};
+  if (sent.count) message.ticket = transport_.post_recv(peer, message.payload, Lane::p2p);
+  return message;
+}
+
+// Where the header has just come: the payload follows, into the buffer if it fits.
+void PointToPoint::begin_payload(Operation& operation, int peer, const Signature& sent) {
   Direction& d = operation.receiving;
-  const Signature& sent = d.header.signature;
-  PYCOLL_CHECK_AS(TransportError, d.header.magic == MessageHeader{}.magic && d.header.version == 1,
-                  name_of(operation.kind), ": rank ", transport_.rank(), " got a damaged header from rank ", d.peer);
-  d.state = State::done;
-  if (sent.count == d.buffer.count && sent.dtype == d.buffer.dtype) {
-    if (d.buffer.count) {
-      d.ticket = transport_.post_recv(d.peer, d.buffer.span(), Lane::p2p);
-      d.state = State::payload;
-    }
+  compare(operation, peer, sent);
+  if (operation.error) {
+    d.message.push_back(take(peer, sent));
+    d.state = Direction::State::aside;
+  } else if (d.buffer.count) {
+    d.ticket = transport_.post_recv(peer, d.buffer.span(), Lane::p2p);
+    d.state = Direction::State::payload;
+  } else {
+    d.state = Direction::State::done;
+  }
+}
+
+// Gives a new receive the message that was put aside for it, if there is one.
+void PointToPoint::adopt(Operation& operation) {
+  Direction& d = operation.receiving;
+  for (int peer = 0; peer < transport_.size(); ++peer) {
+    if (d.peer != peer && d.peer != kAnySource) continue;
+    std::list<Message>& aside = inboxes_[size_t(peer)].aside;
+    const auto found =
+        std::find_if(aside.begin(), aside.end(), [&](const Message& m) { return m.signature.detail == d.tag; });
+    if (found == aside.end()) continue;
+    d.message.splice(d.message.end(), aside, found);
+    d.state = Direction::State::aside;
+    compare(operation, peer, d.message.front().signature);
     return;
   }
+}
+
+// From here on the receive has one source. A message that does not fit is its error, and is not written to the buffer.
+void PointToPoint::compare(Operation& operation, int peer, const Signature& sent) {
+  Direction& d = operation.receiving;
+  d.peer = peer;
+  if (operation.work) operation.work->set_source(peer);
+  if (sent.count == d.buffer.count && sent.dtype == d.buffer.dtype) return;
   operation.error = std::make_exception_ptr(
       MismatchError(concat("rank ", transport_.rank(), " called recv ", name_of(d.buffer.dtype), "[", d.buffer.count,
-                           "] from rank ", d.peer, "; rank ", d.peer, " called ", describe(sent))));
-  if (sent.count) {
-    d.drain.resize(sent.count * size_of(sent.dtype));
-    d.ticket = transport_.post_recv(d.peer, d.drain, Lane::p2p);
-    d.state = State::draining;
-  }
+                           "] from rank ", peer, "; rank ", peer, " called ", describe(sent))));
 }
 
 bool PointToPoint::advance_recv(Operation& operation) {
   using State = Direction::State;
   Direction& d = operation.receiving;
-  if (d.state == State::queued && first_from_peer(operation)) {
-    d.ticket = transport_.post_recv(d.peer, bytes_of(d.header), Lane::p2p);
-    d.state = State::header;
+  if (d.state == State::queued)
+    for (int peer = 0; peer < transport_.size(); ++peer)
+      if (peer != transport_.rank() && (d.peer == peer || d.peer == kAnySource)) listen(peer);
+  if (d.state == State::payload && transport_.test(d.ticket)) d.state = State::done;
+  if (d.state == State::aside) {
+    Message& message = d.message.front();
+    if (!message.complete && !transport_.test(message.ticket)) return false;
+    if (!operation.error && d.buffer.count) std::memcpy(d.buffer.data, message.payload.data(), message.payload.size());
+    d.message.clear();
+    d.state = State::done;
   }
-  if (d.state == State::header && transport_.test(d.ticket)) accept(operation);
-  if ((d.state == State::payload || d.state == State::draining) && transport_.test(d.ticket)) d.state = State::done;
   return d.state == State::done || d.state == State::absent;
 }
 
@@ -104,11 +161,15 @@ void PointToPoint::look_around() {
   if (now - looked_ < std::chrono::milliseconds(20)) return;
   looked_ = now;
   for (const auto& operation : operations_) {
+    if (!operation->work) continue;  // the transport looks around for whoever waits
     for (const Direction* d : {&operation->receiving, &operation->sending}) {
       if (d->state == Direction::State::absent || d->state == Direction::State::done) continue;
-      transport_.check(d->peer, [&] { return advance(*operation); });
+      // Of several that may send, one that has left is no failure.
+      const bool other = d->peer == kAnySource && transport_.size() == 2;
+      transport_.check(other ? 1 - transport_.rank() : d->peer, [&] { return advance(*operation); });
       PYCOLL_CHECK_AS(Timeout, !operation->deadline.passed(), name_of(operation->kind), ": rank ", transport_.rank(),
-                      " passed its deadline waiting for rank ", d->peer);
+                      " passed its timeout waiting for ",
+                      d->peer == kAnySource ? std::string("any rank") : concat("rank ", d->peer));
     }
   }
 }
@@ -131,8 +192,17 @@ bool PointToPoint::poll() {
 }
 
 void PointToPoint::finish() {
-  const std::unique_ptr<Operation> operation = std::move(operations_.back());
-  operations_.pop_back();
+  Operation* const operation = operations_.back().get();
+  // It stays among the others, which may be done before it, for messages to find it.
+  struct Removal {
+    std::deque<std::unique_ptr<Operation>>& operations;
+    Operation* const own;
+    ~Removal() {
+      const auto found =
+          std::find_if(operations.begin(), operations.end(), [&](const auto& each) { return each.get() == own; });
+      if (found != operations.end()) operations.erase(found);
+    }
+  } const removal{operations_, operation};
   while (!advance(*operation)) {
     const auto under_way = [](const Direction& d) {
       return d.state != Direction::State::done && d.state != Direction::State::absent;

@@ -1,7 +1,9 @@
-// Point-to-point operations: a header with the sender's signature, then the payload, on a lane of their own.
+// Point-to-point operations: a header with the sender's signature, then the payload, on a lane of their own. A receive
+// takes the first message of its tag from its source; messages that nobody has asked for yet are put aside.
 #pragma once
 #include <deque>
 #include <exception>
+#include <list>
 #include <memory>
 #include <vector>
 
@@ -22,7 +24,7 @@ static_assert(sizeof(MessageHeader) == 32);
 
 class PointToPoint {
  public:
-  explicit PointToPoint(Transport& transport) : transport_(transport) {}
+  explicit PointToPoint(Transport& transport) : transport_(transport), inboxes_(size_t(transport.size())) {}
 
   // Starts a send, recv or sendrecv. `work` is finished by poll(); null: the caller completes it with finish().
   void start(const Call& call, Deadline deadline, std::shared_ptr<Work> work);
@@ -35,15 +37,29 @@ class PointToPoint {
   void fail(const std::exception_ptr& error);
 
  private:
+  // One that has no place in a receive's buffer: it came before the receive, or does not fit it.
+  struct Message {
+    Signature signature;
+    std::vector<std::byte> payload;
+    Transport::Ticket ticket;  // of the payload, until it is there
+    bool complete;
+  };
+  // Payloads follow their headers in order, so one header is received at a time.
+  struct Inbox {
+    MessageHeader header;
+    Transport::Ticket ticket = 0;
+    bool listening = false;
+    std::list<Message> aside;  // in the order sent
+  };
   struct Direction {
+    enum class State { absent, queued, header, payload, aside, done } state = State::absent;
     Buffer buffer;  // sends only read it
     int peer = 0;
-    MessageHeader header;
+    MessageHeader header;           // of a send
     Transport::Ticket ticket = 0;   // of the state that it is in
     Transport::Ticket payload = 0;  // sends post both at once
-    // A receive is queued while an earlier one from the same peer is not done: its message comes after that one's.
-    enum class State { absent, queued, header, payload, draining, done } state = State::absent;
-    std::vector<std::byte> drain;
+    uint64_t tag = 0;
+    std::list<Message> message;  // of state aside
   };
   struct Operation {
     Direction sending, receiving;
@@ -57,10 +73,16 @@ class PointToPoint {
   bool advance(Operation& operation);
   bool advance_send(Direction& d);
   bool advance_recv(Operation& operation);
-  bool first_from_peer(const Operation& operation) const;
-  void accept(Operation& operation);
+  void listen(int peer);
+  Operation* first_wanting(int peer, uint64_t tag);
+  bool listens(int peer) const;
+  Message take(int peer, const Signature& sent);
+  void adopt(Operation& operation);
+  void begin_payload(Operation& operation, int peer, const Signature& sent);
+  void compare(Operation& operation, int peer, const Signature& sent);
 
   Transport& transport_;
+  std::vector<Inbox> inboxes_;
   std::deque<std::unique_ptr<Operation>> operations_;
   Deadline::Clock::time_point looked_{};
 };

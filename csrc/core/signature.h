@@ -34,6 +34,9 @@ constexpr std::string_view name_of(Kind kind) {
   return names[size_t(kind)];
 }
 
+// The source of a receive that takes a message from any rank.
+inline constexpr int kAnySource = -1;
+
 // Which kinds reduce, and so have an operator; which have a root.
 constexpr bool reduces(Kind k) {
   return k == Kind::allreduce || k == Kind::reduce_scatter || k == Kind::reduce;
@@ -69,7 +72,7 @@ struct Signature {
   Algo algo = Algo::automatic;
   int32_t root = 0;     // or the peer of a send or receive
   uint64_t count = 0;   // elements
-  uint64_t detail = 0;  // hash of the counts of a v-form, of an allreduce's codec; 0 where there is none
+  uint64_t detail = 0;  // hash of the counts of a v-form, of an allreduce's codec; tag of a message; 0: none
 
   bool operator==(const Signature&) const = default;
 };
@@ -83,9 +86,11 @@ inline std::string describe(const Signature& s) {
   if (reduces(s.kind)) text += concat(" ", name_of(s.op));
   if (rooted(s.kind)) text += concat(" root ", s.root);
   if (s.kind == Kind::send || s.kind == Kind::sendrecv) text += concat(" to ", s.root);
-  if (s.kind == Kind::recv) text += concat(" from ", s.root);
+  if (s.kind == Kind::recv) text += s.root == kAnySource ? std::string(" from any rank") : concat(" from ", s.root);
   if (s.algo != Algo::automatic) text += concat(" algo ", name_of(s.algo));
-  if (s.detail != 0) text += s.kind == Kind::allreduce ? " compressed" : " uneven";
+  if (s.detail == 0) return text;
+  if (s.kind == Kind::send || s.kind == Kind::recv) return text + concat(" tag ", s.detail);
+  text += s.kind == Kind::allreduce ? " compressed" : " uneven";
   return text;
 }
 

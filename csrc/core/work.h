@@ -1,5 +1,6 @@
 // An operation under way: what an asynchronous call returns.
 #pragma once
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <exception>
@@ -50,6 +51,9 @@ class Work {
     }
     changed_.notify_all();
   }
+  // Who sent what a receive got; -1 until that is known, and for other operations.
+  int source() const { return source_.load(); }
+  void set_source(int rank) { source_.store(rank); }
   // What must live until the operation is done: the arrays.
   void keep(std::shared_ptr<void> kept) { kept_ = std::move(kept); }
 
@@ -57,6 +61,7 @@ class Work {
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
   bool done_ = false;
+  std::atomic<int> source_{-1};
   std::exception_ptr error_;
   std::shared_ptr<void> kept_;
 };

@@ -156,7 +156,7 @@ void Board::expire(const std::vector<int>& missing) {
   }
   fail({Failure::Kind::timeout, -1, "", "",
         concat(describe(current_), " (operation ", operation_, "): rank ", member(index_).rank,
-               " passed its deadline waiting for rank ", ranks, doings)});
+               " passed its timeout waiting for rank ", ranks, doings)});
 }
 
 void Board::fail(Failure failure) {

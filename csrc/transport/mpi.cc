@@ -256,7 +256,7 @@ void MpiTransport::expire(int peer) {
   const int index = node_index(peer);
   if (index >= 0) node_->board().expire({index});
   throw Timeout(concat("rank ", rank(), " on host ", members_[size_t(rank())].host,
-                       " passed its deadline waiting for rank ", peer, " on host ", members_[size_t(peer)].host, "; ",
+                       " passed its timeout waiting for rank ", peer, " on host ", members_[size_t(peer)].host, "; ",
                        node_->board().doing(node_->rank())));
 }
 

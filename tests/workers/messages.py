@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-from cases import NEXT, PREV, RANK, SIZE, case, comm, main, ramp, total
+from cases import NEXT, PREV, RANK, SIZE, case, comm, main, raises, ramp, total
+
+import pycoll
 
 BIG = 700_000  # float64 elements: more bytes than all slots between two ranks hold
 
@@ -75,6 +77,38 @@ def messages_beside_collectives():
         assert np.array_equal(x, total(1009))
         if RANK == 0:
             assert np.array_equal(work.result(), ramp(3, count)), count
+
+
+@case
+def messages_with_tags():
+    """Received in another order than sent; and from whoever sends."""
+    if SIZE == 1:
+        return
+    counts = [5, BIG, 0, 1009]
+    sending = [comm.send(ramp(RANK + n, n), NEXT, tag=n, wait=False) for n in counts]
+    for n in reversed(counts):
+        y = np.zeros(n)
+        comm.recv(y, PREV, tag=n)
+        assert np.array_equal(y, ramp(PREV + n, n)), n
+    for work in sending:
+        work.wait()
+    comm.barrier()
+    if RANK:
+        comm.send(ramp(RANK, 1009), 0, tag=3)
+    else:
+        places = [np.zeros(1009) for _ in range(SIZE - 1)]
+        works = [comm.recv(y, None, tag=3, wait=False) for y in places]
+        for work in works:
+            work.wait()
+        assert sorted(work.source for work in works) == list(range(1, SIZE))
+        assert all(np.array_equal(y, ramp(work.source, 1009)) for y, work in zip(places, works, strict=True))
+        raises(pycoll.InvalidArgument, "wait=False", lambda: comm.recv(places[0], None))
+    comm.barrier()
+    # A message that does not fit is put aside, and is its receive's error.
+    work = comm.send(np.zeros(3), NEXT, tag=1, wait=False)
+    comm.sendrecv(np.zeros(2), NEXT, np.zeros(2), PREV)
+    raises(pycoll.MismatchError, "send f64[3]", lambda: comm.recv(np.zeros(4), PREV, tag=1))
+    work.wait()
 
 
 if __name__ == "__main__":
