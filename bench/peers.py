@@ -28,8 +28,8 @@ from peers.results import document_of, figures_of
 from peers.rounds import Block, Effort, Field
 from peers.table import size_name, tables
 
-ALLREDUCE_SIZES = "8,1K,64K,1M,16M,64M"
-OTHER_SIZES = "1K,64K,1M,16M"
+ALLREDUCE_SIZES = "8,1K,64K,1M,16M,64M,256M"
+OTHER_SIZES = "1K,64K,1M,16M,64M"
 
 
 def sizes(text: str) -> list[int]:
