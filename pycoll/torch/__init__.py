@@ -11,7 +11,8 @@ from __future__ import annotations
 from _pycoll_torch import register
 
 from .group import ProcessGroup
+from .hook import HookState, compress_hook, state
 
 register()
 
-__all__ = ["ProcessGroup", "register"]
+__all__ = ["HookState", "ProcessGroup", "compress_hook", "register", "state"]

@@ -17,6 +17,8 @@ from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel as DDP
 
+import pycoll.torch
+
 WIDTH, STEPS = 24, 4
 CASES = []
 
@@ -107,6 +109,70 @@ def ddp_hooks():
 
     for hook in (default_hooks.allreduce_hook, default_hooks.fp16_compress_hook, powerSGD_hook.powerSGD_hook):
         both(lambda group, hook=hook: train(group, hook), {"rtol": 1e-3, "atol": 1e-3})
+
+
+@case
+def ddp_compressed():
+    """Gradients are constant: what the weights have moved and what is kept add up to all gradients, also after DDP has
+    made its buckets anew, and after a checkpoint was loaded."""
+    rows, rate, steps = 60, 0.5, 6
+
+    def pull(layer):
+        """The gradient of a layer's weight on this rank."""
+        return torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(10 * RANK + layer))
+
+    class Pulled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weights = nn.ParameterList(torch.zeros(rows, WIDTH) for _ in range(3))
+            self.bias = nn.Parameter(torch.zeros(WIDTH))
+
+        def forward(self):
+            # In another order than that of the parameters: DDP makes its buckets anew after the first pass.
+            return sum((self.weights[i] * pull(i)).sum() for i in (1, 2, 0)) + (self.bias * (RANK + 1)).sum()
+
+    def start(group, how, saved=None):
+        net = Pulled()
+        hook_state = pycoll.torch.state(codec=how, named_parameters=net.named_parameters(), process_group=group)
+        if saved:
+            net.load_state_dict(saved[0])
+            hook_state.load_state_dict(saved[1])
+        model = DDP(net, process_group=group, bucket_cap_mb=0.005)
+        model.register_comm_hook(hook_state, pycoll.torch.compress_hook)
+        return net, model, hook_state
+
+    def descend(net, model, steps):
+        optimizer = torch.optim.SGD(net.parameters(), lr=rate)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            model().backward()
+            optimizer.step()
+
+    def train(group, how, left):
+        net, model, hook_state = start(group, how)
+        descend(net, model, steps // 2)
+        saved = {name: x.clone() for name, x in net.state_dict().items()}, hook_state.state_dict()
+        descend(net, model, steps - steps // 2)
+        resumed, model, resumed_state = start(group, how, saved)
+        descend(resumed, model, steps - steps // 2)
+        for weights, kept in (
+            (net.weights, hook_state.state_dict()["residuals"]),
+            (resumed.weights, resumed_state.state_dict()["residuals"]),
+        ):
+            for i, weight in enumerate(weights):
+                lost = pull(i) * steps + weight.detach() / rate - kept.get(f"weights.{i}", 0)
+                dist.all_reduce(lost)  # what this rank lacks another may have sent too much
+                left.append(lost.abs().max())
+        torch.testing.assert_close(net.bias.detach(), torch.full((WIDTH,), -rate * steps * (SIZE + 1) / 2))
+        return [p.detach() for p in net.parameters()]
+
+    for codec in (pycoll.TopK(0.1), pycoll.Int8(), pycoll.PowerSGD(2)):
+        how, left = pycoll.Compression(codec, everywhere=True), []
+        same_everywhere(both(lambda group, how=how, left=left: train(group, how, left)))
+        assert max(left) < 1e-4, (codec, left)
+    left = []
+    train(None, pycoll.Compression(pycoll.TopK(0.1), everywhere=True, feedback=False), left)
+    assert max(left) > 1, left  # the control
 
 
 @case
