@@ -55,7 +55,7 @@ cpp-test: $(OPENMPI)/setup | build ## the C++ tests
 
 asan: $(OPENMPI)/setup | build ## the C++ tests under the address and undefined-behaviour sanitizers
 	$(call cpp_tests,asan,address$(comma)undefined,PYCOLL_TEST_QUICK=1 \
-	  ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1)
+	  ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1,-j $(JOBS))
 
 # Only the tests that have threads. Without address randomization: the thread sanitizer of older compilers cannot map its
 # shadow on some kernels otherwise.
