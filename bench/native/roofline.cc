@@ -1,12 +1,14 @@
 // What the memory allows an allreduce of symmetric arrays: every rank reads its share of all ranks' arrays and writes
 // the sum to its share of all of them, the same bytes moved by the same cores with no synchronisation at all.
-// "roofline RANKS"; memory is "ordinary" or "streaming", which are the stores.
-#include <immintrin.h>
+// "roofline RANKS"; memory is "ordinary" or "streaming", which are the stores; or "met": ordinary stores, and flags
+// exchanged before and after, which is the least that a real call can do.
 #include <sys/mman.h>
 
 #include <cstdlib>
 
+#include "flags.h"
 #include "forked.h"
+#include "vectors.h"
 
 namespace {
 
@@ -15,39 +17,8 @@ constexpr size_t kHugePage = size_t(2) << 20;
 constexpr size_t kStride = (size_t(256) << 20) + kHugePage;  // an array a rank; pages not touched cost nothing
 
 char* heap;
+Flags* flags;
 Meeting* meeting;
-
-#ifdef __AVX512F__
-using Vector = __m512;
-Vector load(const float* from) {
-  return _mm512_loadu_ps(from);
-}
-Vector add(Vector a, Vector b) {
-  return _mm512_add_ps(a, b);
-}
-void store(float* to, Vector v) {
-  _mm512_storeu_ps(to, v);
-}
-void stream(float* to, Vector v) {
-  _mm512_stream_ps(to, v);
-}
-#else
-using Vector = __m128;
-Vector load(const float* from) {
-  return _mm_loadu_ps(from);
-}
-Vector add(Vector a, Vector b) {
-  return _mm_add_ps(a, b);
-}
-void store(float* to, Vector v) {
-  _mm_storeu_ps(to, v);
-}
-void stream(float* to, Vector v) {
-  _mm_stream_ps(to, v);
-}
-#endif
-constexpr size_t kLanes = sizeof(Vector) / sizeof(float);
-constexpr size_t kLine = 64 / sizeof(float);
 
 float* array_of(int rank) {
   return reinterpret_cast<float*>(heap + size_t(rank) * kStride);
@@ -84,10 +55,13 @@ void sum_share(const block* b) {
 }
 
 void call(const block* b) {
+  const bool met = b->memory[0] == 'm';
+  if (met) flags->meet(b->rank, b->size);
   if (b->memory[0] == 's')
     sum_share<stream>(b);
   else
     sum_share<store>(b);
+  if (met) flags->meet(b->rank, b->size);
 }
 
 void* allocate(const block* b, int, size_t bytes) {
@@ -115,8 +89,9 @@ int main(int argc, char** argv) {
   void* const at = fd < 0 || ftruncate(fd, off_t(bytes)) != 0
                        ? MAP_FAILED
                        : mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  flags = Flags::create();
   meeting = Meeting::create(size);
-  if (at == MAP_FAILED || !meeting) {
+  if (at == MAP_FAILED || !flags || !meeting) {
     perror("roofline: shared memory");
     return 1;
   }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ class Contestant:
     """A library with its settings, on one kind of memory.
 
     library: contestants of one library are settings of it, of which the fastest counts.
-    kind: "peer", "pycoll" or "roofline". level: "C", or "Python" where the calls are made from there.
+    kind: "peer", "pycoll", "bare" (what it does, without what a library must do) or "roofline". level: "C", or "Python"
+    where the calls are made from there.
     command: for so many ranks; raises NotToBeHad. oversubscribed: variables set with more ranks than cores.
     """
 
@@ -154,6 +156,15 @@ def _roofline(stores: str) -> Contestant:
     )
 
 
+def _bare(name: str, program: str, memory: str) -> Contestant:
+    def command(ranks: int) -> list[str]:
+        if ranks > len(os.sched_getaffinity(0)):
+            raise NotToBeHad("its ranks spin, and want a core each")
+        return _forking(program)(ranks)
+
+    return Contestant(f"bare, {name}", "bare", "bare", "C", command, memory=memory, collectives=("allreduce",))
+
+
 SEGMENTED_RING = {
     "OMPI_MCA_coll_tuned_use_dynamic_rules": "1",
     "OMPI_MCA_coll_tuned_allreduce_algorithm": "5",
@@ -190,6 +201,9 @@ CONTESTANTS = (
     _pycoll("pycoll, private", "private", "C"),
     _pycoll("pycoll, private, huge pages", "private", "C", **HUGE_PAGES),
     _pycoll("pycoll, symmetric", "symmetric", "C"),
+    _bare("private", "bare", "ordinary"),
+    _bare("private, streaming stores", "bare", "streaming"),
+    _bare("symmetric", "roofline", "met"),
     _roofline("ordinary"),
     _roofline("streaming"),
     Contestant(

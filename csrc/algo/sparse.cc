@@ -3,10 +3,10 @@
 // are sent, in rank order, select k/P of the sums, and send these to all. A chunk that is shorter dense travels dense.
 //
 // Cost of P ranks that select k entries each: k(P-1)/P entries sent and about as many received for the sums, k(P-1)/P
-// sent and received for the result; so below 6k entries sent and received together, whatever P. Before,
-// the division: one allreduce of 64 to 4096 counters, and one of 256 (P-1) for each time that it has to be refined; and
-// twice, for each pair, 8 bytes that tell a length. What an owner does not select
-// of its sums stays in its residual, so nothing is lost.
+// sent and received for the result; so below 6k entries sent and received together, whatever P. Before, the division:
+// one allreduce of 64 to 4096 counters, and one of 256 (P-1) for each time that it has to be refined; and twice, for
+// each pair, 8 bytes that tell a length. What an owner does not select of its sums stays in its residual, so nothing is
+// lost.
 #include <algorithm>
 #include <cmath>
 #include <cstring>

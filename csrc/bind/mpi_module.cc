@@ -77,7 +77,8 @@ uintptr_t split(uintptr_t handle, int color, int key) {
   return handle_of(part);
 }
 
-// A communicator of some ranks of `handle`, in the order given. Called by these ranks alone, after all agreed.
+// A communicator of some ranks of `handle`, in the order given. Called by these ranks alone, after all have met: MPI
+// has no form of this that could be given a deadline.
 uintptr_t create_group(uintptr_t handle, const std::vector<int>& ranks, int tag) {
   MPI_Group all, some;
   MPI_Comm part;

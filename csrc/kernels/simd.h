@@ -1,4 +1,4 @@
-// Which instruction set the kernels use: picked once at load, the best that this processor and this build have.
+// Which instruction set the kernels use: picked at the first use, the best that this processor and this build have.
 #pragma once
 #include <array>
 #include <atomic>
@@ -10,7 +10,7 @@ namespace pycoll::kernels {
 enum class Simd : uint8_t { scalar, avx2, avx512, unknown };
 
 inline std::atomic<Simd> simd_in_use{Simd::unknown};
-Simd find_simd();
+Simd find_simd();  // sets it, from the processor and the environment
 
 // The level in use. PYCOLL_SIMD=scalar|avx2|avx512 lowers it; raises InvalidArgument if that is something else.
 inline Simd simd_level() {

@@ -11,17 +11,12 @@ import torch
 import torch.distributed as dist
 import torch.distributed._functional_collectives as functional
 from torch.distributed.device_mesh import init_device_mesh
+from torch_cases import CASES, case, run, say_ok
 
 DTYPES = [
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
     *(torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64),
 ]
-CASES = []
-
-
-def case(function):
-    CASES.append(function)
-    return function
 
 
 def raises(error, call, *words):
@@ -406,13 +401,9 @@ def main():
     for turn in range(2):  # a group can be made again
         dist.init_process_group("pycoll", *sys.argv[1:2], timeout=timedelta(seconds=40))
         RANK, SIZE = dist.get_rank(), dist.get_world_size()
-        for each in CASES if turn == 0 else CASES[:1]:
-            begin = time.monotonic()
-            each()
-            if "-v" in sys.argv and RANK == 0:
-                print(f"{each.__name__}: {time.monotonic() - begin:.2f} s", flush=True)
+        run(CASES if turn == 0 else CASES[:1])
         dist.destroy_process_group()
-    print(f"{RANK} of {SIZE} ok {len(CASES)}", flush=True)
+    say_ok(RANK, SIZE)
 
 
 if __name__ == "__main__":

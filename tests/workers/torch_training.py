@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from datetime import timedelta
 
 import torch
@@ -16,16 +15,11 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel as DDP
+from torch_cases import CASES, case, run, say_ok
 
 import pycoll.torch
 
 WIDTH, STEPS = 24, 4
-CASES = []
-
-
-def case(function):
-    CASES.append(function)
-    return function
 
 
 def make_model(layers=4):
@@ -272,13 +266,9 @@ def main():
     dist.init_process_group("pycoll", timeout=timedelta(seconds=60))
     RANK, SIZE = dist.get_rank(), dist.get_world_size()
     GLOO = dist.new_group(backend="gloo")
-    for each in CASES:
-        begin = time.monotonic()
-        each()
-        if "-v" in sys.argv and RANK == 0:
-            print(f"{each.__name__}: {time.monotonic() - begin:.2f} s", flush=True)
+    run(CASES)
     dist.destroy_process_group()
-    print(f"{RANK} of {SIZE} ok {len(CASES)}", flush=True)
+    say_ok(RANK, SIZE)
 
 
 if __name__ == "__main__":
