@@ -51,7 +51,7 @@ define cpp_tests
 endef
 
 cpp-test: $(OPENMPI)/setup | build ## the C++ tests
-	$(call cpp_tests,cpp,,)
+	$(call cpp_tests,cpp,,,-j $(JOBS))
 
 asan: $(OPENMPI)/setup | build ## the C++ tests under the address and undefined-behaviour sanitizers
 	$(call cpp_tests,asan,address$(comma)undefined,PYCOLL_TEST_QUICK=1 \
@@ -133,9 +133,10 @@ $(1)/.stamps/demo $(1)/.stamps/test $(1)/.stamps/lint: $(1)/.stamps/%: requireme
 	touch $$@
 
 # Editable: the checkout's own pycoll/ is found first by anything started in it, and must be whole there.
-# The build folder is kept, so that a change compiles only what it touches.
+# The build folder is kept, so that a change compiles only what it touches. The tests under MPICH need no CUDA.
 $(1)/.stamps/build: $(1)/.stamps/setup $$(SOURCES)
-	$$(call PIP,$(1)) install --no-deps --no-build-isolation -C build-dir=build/$(2) -C cmake.define.PYCOLL_WERROR=$$(WERROR) -e .
+	$$(call PIP,$(1)) install --no-deps --no-build-isolation -C build-dir=build/$(2) -C cmake.define.PYCOLL_WERROR=$$(WERROR) \
+	  $(if $(filter mpich,$(2)),-C cmake.define.PYCOLL_CUDA=OFF) -e .
 	touch $$@
 endef
 $(eval $(call environment,.venv,openmpi))

@@ -4,6 +4,7 @@ file(GLOB bind_sources CONFIGURE_DEPENDS csrc/bind/*.cc)
 list(FILTER bind_sources EXCLUDE REGEX "mpi_module|cuda_")
 pybind11_add_module(_core ${bind_sources})
 target_link_libraries(_core PRIVATE pycoll pycoll_flags)
+target_precompile_headers(_core PRIVATE <pybind11/numpy.h> <pybind11/stl.h>)
 set_target_properties(pycoll _core PROPERTIES INSTALL_RPATH "$ORIGIN")
 install(TARGETS pycoll _core DESTINATION pycoll)
 

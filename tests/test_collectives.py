@@ -18,7 +18,7 @@ CASES = [
     for worker in ("communicator.py", "messages.py")
     for case in re.findall(r"@case\ndef (\w+)", (WORKERS / worker).read_text())
 ]
-RANKS = [(launcher, n) for launcher in ("shm", "mpi") for n in (1, 2, 3, 4, 5)]
+RANKS = [("shm", 1), ("shm", 2), ("shm", 3), ("shm", 5), ("mpi", 2), ("mpi", 5)]  # tests/cpp has 1 to 17
 
 pytestmark = [pytest.mark.mpi, pytest.mark.skipif(not available("mpi"), reason="no mpirun")]
 
