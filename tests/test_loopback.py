@@ -1,0 +1,52 @@
+"""pycoll.loopback: ranks that are threads of this process."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import pycoll
+from pycoll import loopback
+
+
+def everything(comm):
+    x = np.full(1000, comm.rank + 1, np.float32)
+    comm.allreduce(x)
+    half = comm.split(comm.rank % 2)
+    shared = comm.empty(5000)
+    shared[:] = comm.rank
+    comm.allreduce(shared)
+    return comm.rank, x[-1], half.allgather(np.array([comm.rank])).tolist(), shared[-1], threading.current_thread().name
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 16])
+def test_ranks(size):
+    for rank, result in enumerate(loopback.run(size, everything, timeout=60)):
+        half = list(range(rank % 2, size, 2))
+        assert result == (rank, size * (size + 1) / 2, half, size * (size - 1) / 2, f"rank {rank}")
+
+
+def test_the_first_error_is_raised():
+    def fail(comm):
+        if comm.rank == 1:
+            raise ValueError("what rank 1 said")
+        with pytest.raises(pycoll.PeerFailed, match="what rank 1 said"):
+            comm.allreduce(np.ones(3))
+
+    with pytest.raises(ValueError, match="what rank 1 said"):
+        loopback.run(3, fail, timeout=30)
+
+
+def test_a_rank_that_returns_early_leaves():
+    def leave(comm):
+        if comm.rank == 0:
+            comm.allreduce(np.ones(3))
+
+    with pytest.raises(pycoll.PeerFailed):
+        loopback.run(2, leave, timeout=30)
+
+
+@pytest.mark.parametrize("size", [0, True, 1.5])
+def test_size(size):
+    with pytest.raises(pycoll.InvalidArgument, match=f"size is {size}"):
+        loopback.run(size, everything)
