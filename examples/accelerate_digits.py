@@ -2,8 +2,8 @@
 
     torchrun --nproc-per-node 2 examples/accelerate_digits.py
 
-Accelerate's own choice of backends on CPU is Gloo or MPI, but it uses a process group that is there already: so the script
-makes one, before the Accelerator. All else is an ordinary script of Accelerate's.
+Accelerate chooses between Gloo and MPI on CPU, unless a process group is there already: so the script makes one, before
+the Accelerator. All else is an ordinary script of Accelerate's.
 """
 
 import argparse

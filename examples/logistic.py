@@ -4,8 +4,8 @@
 
 The file lies where all ranks can read it; where there is none yet, scikit-learn's breast cancer data are written to it.
 A rank reads the lines that begin in its range of bytes. The training is Newton's method: in a round every rank sums
-loss, gradient and Hessian over its lines and one `allreduce` adds up the ranks' sums. All ranks get the same bits, so all
-go the same step and stop after the same round. --verify fits the whole file with scikit-learn, and compares.
+loss, gradient and Hessian over its lines and one `allreduce` adds up the ranks' sums. All ranks get the same bits, so
+all go the same step and stop after the same round. --verify fits the whole file with scikit-learn, and compares.
 """
 
 import argparse
@@ -107,6 +107,7 @@ def main():
         "--file", type=Path, default=Path("out/breast_cancer.libsvm"), help="two labels; columns from 1"
     )
     parser.add_argument("--l2", type=float, default=1.0, help="weight of the squared coefficients (1)")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the coefficients, the intercept last")
     parser.add_argument("--verify", action="store_true", help="compare with scikit-learn; fails beyond 1e-4")
     arguments = parser.parse_args()
     with pycoll.init() as comm:
@@ -129,6 +130,8 @@ def main():
         rank = comm.rank
     if rank == 0:
         print(f"{right} of {count} lines on the right side, {right / count:.2%}")
+        if arguments.save:
+            np.savetxt(arguments.save, w)
         if arguments.verify:
             difference = verify(arguments.file, arguments.l2, w)
             print(f"largest difference from scikit-learn's coefficients: {difference:.1e}")
