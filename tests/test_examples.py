@@ -27,7 +27,7 @@ import logistic  # noqa: E402
 def run(*examples, n, launcher):
     """Runs lines of an example's name and arguments on the same ranks; returns what each printed, by name."""
     words = " -- ".join(f"{EXAMPLES}/{example}" for example in examples).split()
-    done = run_ranks(WORKER, n, launcher, words, timeout=120)
+    done = run_ranks(WORKER, n, launcher, words, timeout=150)
     assert done.ok and done.leftovers == [], done
     printed = collections.defaultdict(str)
     for name, text in re.findall(r"^=== (\w+)\n((?:(?!===).*\n)*)", done.stdout, re.MULTILINE):
@@ -158,7 +158,7 @@ def of_torch():
 
 @functools.cache
 def spawned():
-    done = run_ranks(EXAMPLES / "spawn_ddp.py", 1, "python", ["--epochs", str(EPOCHS)], timeout=90)
+    done = run_ranks(EXAMPLES / "spawn_ddp.py", 1, "python", ["--epochs", str(EPOCHS)], timeout=150)
     assert done.ok and done.leftovers == [], done
     return done.stdout
 
