@@ -33,7 +33,7 @@ demo: $(OPENMPI)/build $(OPENMPI)/demo ## train on real digits over 2 ranks, com
 
 test: cpp-test py-test mpich-test ## every test: C++, Python, and MPI under both Open MPI and MPICH
 
-py-test: $(OPENMPI)/build $(OPENMPI)/demo $(OPENMPI)/test
+py-test: $(OPENMPI)/build $(OPENMPI)/demo $(OPENMPI)/test $(OPENMPI)/frameworks
 	.venv/bin/pytest tests $(PYTEST_ARGS)
 
 # What ranks do in shared memory does not depend on who started them, but for the starting itself; nor does Python.
@@ -128,7 +128,7 @@ $(1)/.stamps/setup: requirements/setup.txt requirements/$(2).txt
 	$$(call PIP,$(1)) install -r requirements/setup.txt -r requirements/$(2).txt $$(if $$(CMAKE_IS_THERE),,'cmake>=3.22')
 	mkdir -p $(1)/.stamps && touch $$@
 
-$(1)/.stamps/demo $(1)/.stamps/test $(1)/.stamps/lint: $(1)/.stamps/%: requirements/%.txt | $(1)/.stamps/setup
+$(1)/.stamps/demo $(1)/.stamps/test $(1)/.stamps/frameworks $(1)/.stamps/lint: $(1)/.stamps/%: requirements/%.txt | $(1)/.stamps/setup
 	$$(call PIP,$(1)) install -r $$<
 	touch $$@
 

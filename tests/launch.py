@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LAUNCHERS = ("shm", "mpi", "torchrun")
+LAUNCHERS = ("shm", "mpi", "torchrun", "python")
 MARK = "PYCOLL_TEST_RUN"  # in the environment of every process of a run, so that all of them are found again
 GRACE = 5.0  # seconds between asking a launcher to end its ranks and killing what is left
 
@@ -56,7 +56,8 @@ def run_ranks(
     Args:
         script: a Python file, run by this interpreter.
         n: number of ranks, also beyond the number of cores.
-        launcher: "shm" (mpirun, shared memory transport), "mpi" (mpirun, MPI transport) or "torchrun".
+        launcher: "shm" (mpirun, shared memory transport), "mpi" (mpirun, MPI transport), "torchrun", or "python"
+            (the script starts its ranks itself).
         args: the script's arguments.
         timeout: seconds; after it exactly this run's processes are ended, by SIGTERM and then SIGKILL.
         env: set on top of this process's environment.
@@ -66,7 +67,7 @@ def run_ranks(
     mark = uuid.uuid4().hex
     environment = dict(os.environ, OMP_NUM_THREADS="1", **{MARK: mark})
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
-    if launcher != "torchrun":
+    if launcher in ("shm", "mpi"):
         environment["PYCOLL_TRANSPORT"] = launcher
         for prefix in ("OMPI", "PRTE"):
             environment[f"{prefix}_ALLOW_RUN_AS_ROOT"] = environment[f"{prefix}_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
@@ -99,6 +100,8 @@ def command_for(launcher: str, n: int, *, survive: bool = False) -> list[str]:
     """The command line up to the script, without the environment that run_ranks() adds."""
     if launcher not in LAUNCHERS:
         raise ValueError(f"launcher must be one of {LAUNCHERS}, got {launcher!r}")
+    if launcher == "python":
+        return [sys.executable]
     if launcher == "torchrun":
         return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
     kind = mpi_kind()
