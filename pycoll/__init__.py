@@ -25,6 +25,7 @@ from .schedule import Warmup
 if TYPE_CHECKING:
     from .compression import Compression
     from .optim import DistributedOptimizer
+    from .pool import TaskPool
 
 
 def algorithms(kind: str = "allreduce") -> list[str]:
@@ -38,6 +39,10 @@ def __getattr__(name: str) -> Any:
         from .optim import DistributedOptimizer
 
         return DistributedOptimizer
+    if name == "TaskPool":
+        from .pool import TaskPool
+
+        return TaskPool
     if name == "Compression":
         from .compression import Compression
 
@@ -65,6 +70,7 @@ __all__ = [
     "RandomK",
     "SharedScale",
     "Sign",
+    "TaskPool",
     "Timeout",
     "TopK",
     "TransportError",
