@@ -165,7 +165,7 @@ def dies(_):
 def test_workers_that_die():
     def master(pool):
         deadly = pool.submit(dies, 0)
-        with pytest.raises(pycoll.PeerFailed, match="rank [123] failed.*enough"):
+        with pytest.raises(pycoll.PeerFailed, match=r"rank [123] failed.*enough"):
             deadly.result()
         assert list(pool.map(power, range(100))) == [x * x for x in range(100)]
         last = [pool.submit(dies, 0) for _ in range(3)]
@@ -190,7 +190,7 @@ def test_a_worker_that_does_not_answer():
         try:
             with pycoll.TaskPool(comm, retries=0, timeout=0.5) as pool:
                 if pool:
-                    with pytest.raises(pycoll.PeerFailed, match="rank 1 failed: .*passed its timeout"):
+                    with pytest.raises(pycoll.PeerFailed, match=r"rank 1 failed: .*passed its timeout"):
                         pool.submit(time.sleep, 2).result()
                     return "told"
         except pycoll.Timeout:  # of the master, who said so to all

@@ -1,4 +1,4 @@
-"""TaskPool over processes: pool.py FOLDER. One worker is killed in the middle; the master looks at what was run when."""
+"""TaskPool over processes: pool.py FOLDER. A worker is killed in the middle; the master looks at what ran when."""
 
 import os
 import signal
