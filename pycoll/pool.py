@@ -187,10 +187,8 @@ class TaskPool(Executor):
         """Lets workers go once all tasks are done. cancel_futures: those that wait are cancelled."""
         with self._changed:
             self._closing = True
-            if cancel_futures:
-                for task in self._tasks:
-                    task.future.cancel()
-                self._tasks.clear()
+            if cancel_futures:  # not those that a dead worker had begun
+                self._tasks = collections.deque(task for task in self._tasks if not task.future.cancel())
             self._changed.notify_all()
         if wait:
             for thread in self._threads:
@@ -228,7 +226,7 @@ class TaskPool(Executor):
                     Parcel(None).send(worker.pair, 1)
             Parcel(False).send(worker.pair, 1)
             worker.pair.close()
-        except Error as error:
+        except Exception as error:
             self._bury(worker, error)
 
     def _over(self) -> bool:
@@ -298,7 +296,7 @@ class TaskPool(Executor):
                 self._tasks.appendleft(task)
             self._changed.notify_all()
 
-    def _bury(self, worker: Worker, error: Error) -> None:
+    def _bury(self, worker: Worker, error: Exception) -> None:
         """Its pair has failed: what it had not answered goes to the others."""
         with self._changed:
             self._living -= 1
