@@ -5,7 +5,8 @@
     x = np.full(1000, comm.rank, np.float32)
     comm.allreduce(x)                    # in place; every rank has the sum
 
-See `Communicator` for the collectives, `DistributedOptimizer` for training, `pycoll doctor` for this machine.
+See `Communicator` for the collectives, `DistributedOptimizer` and `ShardedOptimizer` for training, `pycoll doctor` for
+this machine.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .compression import Compression
     from .optim import DistributedOptimizer
     from .pool import TaskPool
+    from .sharded import ShardedOptimizer
 
 
 def algorithms(kind: str = "allreduce") -> list[str]:
@@ -34,7 +36,7 @@ def algorithms(kind: str = "allreduce") -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    # torch is needed, and imported, only by those who use the optimizer.
+    # torch is needed, and imported, only by those who use the optimizers.
     if name == "DistributedOptimizer":
         from .optim import DistributedOptimizer
 
@@ -43,6 +45,10 @@ def __getattr__(name: str) -> Any:
         from .pool import TaskPool
 
         return TaskPool
+    if name == "ShardedOptimizer":
+        from .sharded import ShardedOptimizer
+
+        return ShardedOptimizer
     if name == "Compression":
         from .compression import Compression
 
@@ -68,6 +74,7 @@ __all__ = [
     "PeerFailed",
     "PowerSGD",
     "RandomK",
+    "ShardedOptimizer",
     "SharedScale",
     "Sign",
     "TaskPool",

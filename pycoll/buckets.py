@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from .errors import Error
 
 if TYPE_CHECKING:
     from pycoll.comm import Communicator
@@ -24,7 +28,10 @@ class Slot:
     name: str
     parameter: torch.Tensor
     view: torch.Tensor  # of the bucket's memory, with the parameter's shape and strides
-    ready: bool = False  # this round's gradient is in `view`
+    ready: bool = False  # this round's gradient has come
+    present: bool = False  # it came with the last round, on some rank
+    densified: bool = False  # a sparse gradient has been seen
+    version: int = 0  # of the gradient when it came
 
     def fill(self) -> bool:
         """Brings the gradient into the bucket; False (and zeros) where the parameter has none."""
@@ -33,12 +40,56 @@ class Slot:
             self.view.zero_()
             return False
         if grad is not self.view:
-            self.view.copy_(grad.detach().to_dense() if grad.is_sparse else grad.detach())
+            self.view.copy_(self._dense(grad.detach()))
             self.parameter.grad = self.view
         return True
 
+    def _dense(self, grad: torch.Tensor) -> torch.Tensor:
+        if not grad.is_sparse:
+            return grad
+        if not self.densified:
+            self.densified = True
+            text = f"parameter '{self.name}' has sparse gradients; they are averaged, and given to the optimizer, dense"
+            warnings.warn(text, stacklevel=2)
+        return grad.to_dense()
 
-class Bucket:
+
+class Collector:
+    """What gradients arrive in. Until it is finished they must stay as they are, which is checked."""
+
+    slots: list[Slot]
+    waiting: int  # gradients that this round still lacks
+    _memory: torch.Tensor
+    _version = 0
+
+    def receive(self, slot: Slot) -> None:
+        """Takes this round's gradient of one slot."""
+        slot.fill()
+        slot.ready = True
+        self.waiting -= 1
+        self.note()
+
+    def note(self) -> None:
+        """Remembers how gradients are. Torch counts what it writes, and views share their memory's counter."""
+        self._version = self._memory._version
+
+    def check_untouched(self) -> None:
+        """Raises if somebody has changed gradients since: some may have been averaged then, and others not."""
+        if self.waiting < len(self.slots) and self._memory._version != self._version:
+            raise self.changed()
+
+    def changed(self) -> Error:
+        return Error(
+            f"gradients were changed between backward() and step(), of '{self.slots[0].name}' or parameters beside it: "
+            "call the optimizer's synchronize() first (before clipping, and before GradScaler's step() and unscale_())"
+        )
+
+    @abstractmethod
+    def launch(self) -> None:
+        """Starts to average."""
+
+
+class Bucket(Collector):
     """Parameters of one dtype, and one symmetric buffer for their gradients.
 
     Behind the gradients lies one element a parameter: 1 where this rank has a gradient, 0 where not. It is averaged
@@ -66,7 +117,7 @@ class Bucket:
         ]
         self._momentum = momentum
         self.velocities = {slot.name: torch.zeros_like(slot.view) for slot in self.slots} if momentum else {}
-        self.waiting = len(named)  # gradients that this round still lacks
+        self.waiting = len(named)
 
     @property
     def bytes(self) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .buckets import Bucket, Named, Slot, drop_non_finite_, view_of
+from .buckets import Bucket, Collector, Named, Slot, drop_non_finite_, view_of
 from .codec import Codec, RandomK, TopK
 from .compression import Compression
 from .feedback import Feedback
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .comm import Communicator
 
 
-class CompressedBucket:
+class CompressedBucket(Collector):
     """Parameters of one dtype without gaps, their mean by an encoded allreduce, and the residual of each."""
 
     def __init__(self, comm: Communicator, named: Sequence[Named], how: Compression) -> None:

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.hooks import RemovableHandle
 
-import pycoll
-from pycoll.agree import check_agreement
 from pycoll.buckets import Bucket, Named, plan
 from pycoll.codec import Codec
 from pycoll.compressed_bucket import CompressedBucket, broadcast_feedback, load_feedback, save_feedback
 from pycoll.compression import Compression, Presence, clip_, compression_of
-from pycoll.parameters import check_named, check_no_momentum, check_parameters, describe
-from pycoll.replicate import broadcast_state_dict, broadcast_tensors
-from pycoll.wrapped import WrappedOptimizer
+from pycoll.data_parallel import DataParallelOptimizer
+from pycoll.parameters import check_no_momentum
+from pycoll.replicate import broadcast_state_dict
 
 if TYPE_CHECKING:
     from pycoll.comm import Communicator
 
 __all__ = ["DistributedOptimizer"]
 
-# Which live optimizer communicates a parameter's gradient, by the parameter's id: two would average it twice.
-_owners: dict[int, weakref.ref[DistributedOptimizer]] = {}
 
-
-class DistributedOptimizer(WrappedOptimizer):
+class DistributedOptimizer(DataParallelOptimizer):
     """Wraps a torch optimizer so that every rank steps with the mean of all ranks' gradients.
 
     ::
@@ -80,6 +72,8 @@ class DistributedOptimizer(WrappedOptimizer):
         MismatchError: ranks have different models, on every rank; names the first difference.
     """
 
+    _buckets: list[Bucket | CompressedBucket]  # type: ignore[assignment]
+
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
@@ -88,45 +82,9 @@ class DistributedOptimizer(WrappedOptimizer):
         bucket_bytes: int = 25 << 20,
         codec: Codec | Compression | None = None,
     ) -> None:
-        # Optimizer.__init__ is not called: groups, state and hooks live in the wrapped optimizer alone.
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise pycoll.InvalidArgument(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
-        if isinstance(optimizer, DistributedOptimizer):
-            raise pycoll.InvalidArgument("optimizer is a DistributedOptimizer already")
-        if isinstance(bucket_bytes, bool) or not isinstance(bucket_bytes, int) or bucket_bytes < 1:
-            raise pycoll.InvalidArgument(f"bucket_bytes must be an integer of at least 1, got {bucket_bytes!r}")
-        self.optimizer = optimizer
-        self._named = check_named(named_parameters)
-        named = self._name_all(strict=named_parameters is not None)
-        check_parameters(named, _owners)
-        self._bucket_bytes = bucket_bytes
         self._compression = compression_of(codec)
-        if self._compression and self._compression.momentum:
-            check_no_momentum(optimizer)
-        self._buckets: list[Bucket | CompressedBucket] = []
         self._presence: Presence | None = None
-        self._frozen: list[Named] = []
-        self._launched = 0  # buckets started in this round, always the first ones
-        self._syncing = True  # False inside no_sync()
-        self._started = False  # a backward pass outside no_sync() has begun a round that is not finished
-        self._averaged = False  # gradients are averages already, and no gradient came since
-        self._handles: list[RemovableHandle] = []
-        self._owned: list[int] = []
-        self._comm: Communicator = (pycoll.init() if comm is None else comm).dup()
-        self._finalizer = weakref.finalize(self, _release, self._handles, self._owned, self._comm)
-        self._finalizer.atexit = False  # communicators know by themselves what an exit asks of them
-        try:
-            self._adopt(named)
-        except pycoll.MismatchError:
-            self._finalizer()
-            raise
-        self.broadcast_state()
-
-    def __repr__(self) -> str:
-        return f"DistributedOptimizer({self.optimizer!r}, ranks={self._comm.size}, buckets={len(self._buckets)})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        raise TypeError("a DistributedOptimizer cannot be pickled or copied; save its state_dict()")
+        super().__init__(optimizer, named_parameters, comm, bucket_bytes)
 
     def state_dict(self) -> dict[str, Any]:
         """The wrapped optimizer's state: a checkpoint loads with or without pycoll, on any number of ranks.
@@ -154,27 +112,6 @@ class DistributedOptimizer(WrappedOptimizer):
         load_feedback(self._comm, self._buckets, saved)
         if self._presence:
             self._presence.note({name for state in saved for name in state["seen"]})
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clears gradients. Collective after a backward pass whose step was skipped: what is under way is finished."""
-        if self._started:
-            self.synchronize()
-        self.optimizer.zero_grad(set_to_none=set_to_none)
-        self._averaged = False
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds parameters, as the wrapped optimizer does. Collective: they are compared and broadcast from rank 0."""
-        if self._started:
-            self.synchronize()
-        self.optimizer.add_param_group(param_group)
-        try:
-            named = self._name_all(strict=False)[-len(self.param_groups[-1]["params"]) :]
-            check_parameters(named, _owners)
-            self._adopt(named)
-        except pycoll.Error:
-            self.optimizer.param_groups.pop()
-            raise
-        self.broadcast_state()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """Averages what is not averaged yet, then lets the wrapped optimizer step. Collective.
@@ -206,56 +143,13 @@ class DistributedOptimizer(WrappedOptimizer):
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()  # does not average again
         """
-        if not self._finalizer.alive:
-            raise pycoll.Error(
-                "DistributedOptimizer was closed; step with the optimizer that it wrapped, or build another"
-            )
-        if self._averaged:
-            return
-        for name, parameter in self._frozen:
-            if parameter.grad is not None:
-                raise pycoll.InvalidArgument(
-                    f"parameter '{name}' has a gradient but was frozen when DistributedOptimizer was built; "
-                    "close() that one and build another after unfreezing"
-                )
-        with torch.no_grad():
-            if self._clips("before"):
-                clip_(self._gradients(), self._compression.clip_norm)  # type: ignore[union-attr]
-            while self._launched < len(self._buckets):
-                self._launch_next()
-            if self._presence:
-                self._presence.launch()
-            for bucket in self._buckets:
-                bucket.finish()
-            if self._presence:
-                self._presence.finish()
-            if self._clips("after"):
-                clip_(self._gradients(), self._compression.clip_norm)  # type: ignore[union-attr]
-        self._launched = 0
-        self._started = False
-        self._averaged = True
-
-    @contextmanager
-    def no_sync(self) -> Iterator[None]:
-        """Gradients of backward passes inside add up on this rank and are averaged with the next pass outside, or in
-        ``step()``. For accumulation over micro-batches, and for models that reach a parameter in several passes."""
-        before, self._syncing = self._syncing, False
-        try:
-            yield
-        finally:
-            self._syncing = before
-
-    def broadcast(self, tensors: Iterable[torch.Tensor], root: int = 0) -> None:
-        """Overwrites CPU tensors with rank `root`'s, for example ``model.buffers()``. Collective."""
-        broadcast_tensors(self._comm, tensors, root)
+        self._average()
 
     def broadcast_state(self, root: int = 0) -> None:
         """Overwrites parameters, optimizer state and hyperparameters with rank `root`'s. Collective."""
         if self._comm.size == 1:
             return
-        own = [parameter for group in self.param_groups for parameter in group["params"]]
-        known = {id(parameter) for parameter in own}
-        self.broadcast(own + [parameter for _, parameter in self._named if id(parameter) not in known], root)
+        self._broadcast_parameters(root)
         broadcast_state_dict(self._comm, self.optimizer, root)
         if self._compression:
             broadcast_feedback(self._comm, self._buckets, root)
@@ -272,86 +166,50 @@ class DistributedOptimizer(WrappedOptimizer):
             stats["buckets"] = [bucket.stats() for bucket in self._compressed()]
         return stats
 
-    def close(self) -> None:
-        """Removes the hooks and closes the gradients' communicator; the wrapped optimizer stays usable. Dropping the
-        last reference does the same."""
-        if not self._finalizer.alive:
-            return
-        for bucket in self._buckets:
-            for slot in bucket.slots:
-                if slot.parameter.grad is slot.view:
-                    slot.parameter.grad = slot.view.clone()  # the bucket's memory goes
-        self._buckets = []
-        self._finalizer()
-
     # Inside.
 
-    def _name_all(self, *, strict: bool) -> list[Named]:
-        """The optimizer's parameters in order, each with its name."""
-        names = {id(parameter): name for name, parameter in self._named}
-        named: list[Named] = []
-        for g, group in enumerate(self.optimizer.param_groups):
-            own_names = group.get("param_names")
-            for i, parameter in enumerate(group["params"]):
-                if strict and id(parameter) not in names:
-                    raise pycoll.InvalidArgument(
-                        f"named_parameters lacks parameter {i} of group {g}, {describe(parameter)}; "
-                        "pass model.named_parameters() of the model that the optimizer trains"
-                    )
-                default = own_names[i] if own_names else f"group{g}.{i}"
-                named.append((names.get(id(parameter), default), parameter))
-        return named
+    def _refuse(self) -> None:
+        if self._compression and self._compression.momentum:
+            check_no_momentum(self.optimizer)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return [("codec", str(self._compression))]
 
     def _adopt(self, named: list[Named]) -> None:
-        """Takes parameters in: compares them over ranks, makes their buckets, hooks them up."""
-        facts = [
-            ("bucket_bytes", str(self._bucket_bytes)),
-            ("codec", str(self._compression)),
-            ("the optimizer", type(self.optimizer).__name__),
-        ]
-        facts += [(f"parameter {i}", f"'{name}' {describe(parameter)}") for i, (name, parameter) in enumerate(named)]
-        check_agreement(self._comm, "DistributedOptimizer", facts)
-        self._frozen += [entry for entry in named if not entry[1].requires_grad]
-        how = self._compression
-        if self._comm.size == 1 and not how:
-            return
-        trained = [entry for entry in named if entry[1].requires_grad]
-        for members in plan(trained, self._bucket_bytes, lambda p: (p.dtype, bool(how and how.takes(p)))):
-            if how and how.takes(members[0][1]):
-                self._buckets.append(CompressedBucket(self._comm, members, how))
-            else:
-                self._buckets.append(Bucket(self._comm, members, how.momentum if how else 0.0))
-            for s, (_, parameter) in enumerate(members):
-                hook = _hook(weakref.ref(self), len(self._buckets) - 1, s)
-                self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
-                self._owned.append(id(parameter))
-                _owners[id(parameter)] = weakref.ref(self)
+        super()._adopt(named)
         compressed = self._compressed()
         seen = self._presence.seen() if self._presence else []
         self._presence = Presence(self._comm, [s for b in compressed for s in b.slots]) if compressed else None
         if self._presence:
             self._presence.note(seen)
 
-    def _on_gradient(self, b: int, s: int) -> None:
-        """A backward pass has added to the gradient of slot `s` of bucket `b`."""
-        self._averaged = False
-        if not self._syncing:
-            return
-        bucket = self._buckets[b]
-        slot = bucket.slots[s]
-        if slot.ready:
-            raise pycoll.Error(
-                f"backward() reached parameter '{slot.name}' twice before step(): "
-                "run all passes but the last inside no_sync()"
-            )
-        self._started = True
-        slot.fill()
-        slot.ready = True
-        bucket.waiting -= 1
+    def _make_buckets(self, trained: list[Named]) -> list[Bucket | CompressedBucket]:  # type: ignore[override]
+        how = self._compression
+        if self._comm.size == 1 and not how:
+            return []
+        buckets: list[Bucket | CompressedBucket] = []
+        for members in plan(trained, self._bucket_bytes, lambda p: (p.dtype, bool(how and how.takes(p)))):
+            if how and how.takes(members[0][1]):
+                buckets.append(CompressedBucket(self._comm, members, how))
+            else:
+                buckets.append(Bucket(self._comm, members, how.momentum if how else 0.0))
+        return buckets
+
+    def _holds(self) -> bool:
+        return self._clips("before")  # the norm is known when all gradients are
+
+    def _finish(self) -> None:
         if self._clips("before"):
-            return  # the norm is known when all gradients are
-        while self._launched < len(self._buckets) and self._buckets[self._launched].waiting == 0:
-            self._launch_next()
+            clip_(self._gradients(), self._compression.clip_norm)  # type: ignore[union-attr]
+        self._launch_rest()
+        if self._presence:
+            self._presence.launch()
+        for bucket in self._buckets:
+            bucket.finish()
+        if self._presence:
+            self._presence.finish()
+        if self._clips("after"):
+            clip_(self._gradients(), self._compression.clip_norm)  # type: ignore[union-attr]
 
     def _compressed(self) -> list[CompressedBucket]:
         return [bucket for bucket in self._buckets if isinstance(bucket, CompressedBucket)]
@@ -363,34 +221,3 @@ class DistributedOptimizer(WrappedOptimizer):
     def _gradients(self) -> list[torch.Tensor]:
         parameters = [p for group in self.param_groups for p in group["params"]]
         return [p.grad for p in parameters if p.grad is not None]
-
-    def _launch_next(self) -> None:
-        self._buckets[self._launched].launch()
-        self._launched += 1
-
-    def _evaluate(self, closure: Callable[[], Any]) -> Any:
-        loss = closure()
-        self.synchronize()
-        if loss is None:
-            return None
-        mean = torch.as_tensor(loss, dtype=torch.float64).detach().clone().reshape(1)
-        self._comm.allreduce(mean, op="avg")
-        return mean[0].to(loss.dtype) if isinstance(loss, torch.Tensor) else float(mean[0])
-
-
-def _hook(me: weakref.ref[DistributedOptimizer], b: int, s: int) -> Callable[[torch.Tensor], None]:
-    # Holds neither the optimizer nor the parameter: a parameter must not keep itself alive through its own hook.
-    def on_gradient(_: torch.Tensor) -> None:
-        this = me()
-        if this is not None:
-            this._on_gradient(b, s)
-
-    return on_gradient
-
-
-def _release(handles: list[RemovableHandle], owned: list[int], comm: Communicator) -> None:
-    for handle in handles:
-        handle.remove()
-    for parameter_id in owned:
-        _owners.pop(parameter_id, None)
-    comm.close()

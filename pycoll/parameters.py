@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 
@@ -12,17 +13,26 @@ from pycoll.buckets import Named, is_dense
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
-def check_parameters(named: list[Named], owned: Container[int]) -> None:
-    """Raises InvalidArgument for what cannot be averaged, or is averaged already by its id in `owned`."""
+def check_optimizer(optimizer: Any, wrapper: type) -> None:
+    """Raises InvalidArgument for what cannot be wrapped."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise pycoll.InvalidArgument(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    if isinstance(optimizer, wrapper):
+        raise pycoll.InvalidArgument(f"optimizer is a {type(optimizer).__name__} already")
+    if isinstance(optimizer, torch.optim.SparseAdam):
+        raise pycoll.InvalidArgument("SparseAdam takes sparse gradients only, but means over ranks are dense; use Adam")
+
+
+def check_parameters(named: list[Named], owners: Mapping[int, Callable[[], object]]) -> None:
+    """Raises InvalidArgument for what cannot be averaged, or is averaged already, by its id, by one of `owners`."""
     for name, parameter in named:
         if parameter.device.type != "cpu":
             raise pycoll.InvalidArgument(f"parameter '{name}' is on {parameter.device}; only the CPU is supported")
         if parameter.dtype not in DTYPES:
             raise pycoll.InvalidArgument(f"parameter '{name}' has dtype {parameter.dtype}, which cannot be averaged")
-        if id(parameter) in owned:
-            raise pycoll.InvalidArgument(
-                f"parameter '{name}' belongs to another DistributedOptimizer; close() it first"
-            )
+        if id(parameter) in owners:
+            owner = type(owners[id(parameter)]()).__name__
+            raise pycoll.InvalidArgument(f"parameter '{name}' belongs to another {owner}; close() it first")
 
 
 def check_no_momentum(optimizer: torch.optim.Optimizer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,16 +27,38 @@ def broadcast_tensors(comm: Communicator, tensors: Iterable[torch.Tensor], root:
 
 def broadcast_state_dict(comm: Communicator, optimizer: torch.optim.Optimizer, root: int) -> None:
     """Overwrites an optimizer's state and hyperparameters with rank `root`'s. Collective."""
-    payload = np.empty(0, np.uint8)
-    if comm.rank == root:
-        file = io.BytesIO()
-        torch.save(optimizer.state_dict(), file)
-        payload = np.frombuffer(file.getvalue(), np.uint8).copy()
+    state = broadcast_object(comm, optimizer.state_dict() if comm.rank == root else None, root)
+    if comm.rank != root:
+        optimizer.load_state_dict(state)
+
+
+def broadcast_object(comm: Communicator, thing: Any, root: int) -> Any:
+    """Rank `root`'s, on every rank; what others pass is ignored. Collective."""
+    payload = _pack(thing) if comm.rank == root else np.empty(0, np.uint8)
     count = np.array([payload.size], np.int64)
     comm.broadcast(count, root)
     if comm.rank != root:
         payload = np.empty(int(count[0]), np.uint8)
     comm.broadcast(payload, root)
+    return thing if comm.rank == root else _unpack(payload)
+
+
+def gather_objects(comm: Communicator, thing: Any, root: int) -> list[Any] | None:
+    """Every rank's, in rank order, on rank `root`; None on the others. Collective."""
+    payload = _pack(thing)
+    counts = comm.allgather(np.array([payload.size], np.int64)).tolist()
+    everything = comm.gather(payload, root=root, counts=counts)
     if comm.rank != root:
-        # weights_only=False: hyperparameters may be of any type, and the bytes are our own rank's.
-        optimizer.load_state_dict(torch.load(io.BytesIO(payload.tobytes()), weights_only=False))
+        return None
+    return [_unpack(part) for part in np.split(everything, np.cumsum(counts)[:-1])]
+
+
+def _pack(thing: Any) -> np.ndarray:
+    file = io.BytesIO()
+    torch.save(thing, file)
+    return np.frombuffer(file.getvalue(), np.uint8).copy()
+
+
+def _unpack(payload: np.ndarray) -> Any:
+    # weights_only=False: hyperparameters may be of any type, and the bytes are our own ranks'.
+    return torch.load(io.BytesIO(payload.tobytes()), weights_only=False)

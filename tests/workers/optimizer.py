@@ -551,7 +551,7 @@ def added_group():
         message = raises(
             pycoll.MismatchError, "'group2.0' float32[", lambda: optimizer.add_param_group({"params": mine.extra})
         )
-        assert "[3] on rank 1" in message
+        assert "[3] in group 2 on rank 1" in message
         assert len(optimizer.param_groups) == 2
 
 
