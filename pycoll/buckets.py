@@ -81,7 +81,7 @@ class Collector:
     def changed(self) -> Error:
         return Error(
             f"gradients were changed between backward() and step(), of '{self.slots[0].name}' or parameters beside it: "
-            "call the optimizer's synchronize() first (before clipping, and before GradScaler's step() and unscale_())"
+            "call the optimizer's synchronize() before that"
         )
 
     @abstractmethod

@@ -125,6 +125,14 @@ class DataParallelOptimizer(WrappedOptimizer):
         self._buckets = []
         self._finalizer()
 
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        # GradScaler.step() asks, before it looks at gradients: on ranks that find different ones infinite, some would
+        # step and others not. False: it unscales by itself, as it could not tell a wrapped fused optimizer to.
+        if self._buckets and not self._averaged:
+            raise pycoll.Error("GradScaler has to see averages: call the optimizer's synchronize() before the scaler")
+        return False
+
     # What a subclass says.
 
     def _refuse(self) -> None:

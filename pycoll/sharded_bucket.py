@@ -152,9 +152,11 @@ class ShardedBucket(Collector):
         slot.version = slot.parameter.grad._version  # type: ignore[union-attr]
 
     def note(self) -> None:
-        pass  # gradients have left
+        pass  # each slot has its version
 
     def check_untouched(self) -> None:
+        if self._work is not None:
+            return  # gradients have left
         for slot in self.slots:
             if slot.ready and (slot.parameter.grad is None or slot.parameter.grad._version != slot.version):
                 raise self.changed()
@@ -167,14 +169,16 @@ class ShardedBucket(Collector):
                 slot.view = view_of(memory, begin, slot.parameter)
             slot.present = slot.fill()
             slot.parameter.grad = None
-            slot.ready = False
-        self.waiting = len(self.slots)
         self._work = self._comm.reduce_scatter(memory, self._means, "avg", counts=self._counts, wait=False)
         self._stage.use(self._work)
 
     def finish(self) -> None:
         """Waits for the means of this rank's pieces, of parameters that are present."""
         self._work.wait()
+        self._work = None
+        for slot in self.slots:
+            slot.ready = False
+        self.waiting = len(self.slots)
         for piece in self.pieces:
             piece.own.grad = piece.mean if piece.slot.present else None
 

@@ -15,9 +15,6 @@ class WrappedOptimizer(torch.optim.Optimizer):
 
     optimizer: torch.optim.Optimizer
 
-    # GradScaler would hand the scale to a fused optimizer by setting attributes, of the wrapper: it unscales itself.
-    _step_supports_amp_scaling = False
-
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
         return self.optimizer.param_groups

@@ -1,0 +1,82 @@
+"""ShardedOptimizer, and both optimizers where a torch optimizer was: workers/sharded.py, workers/drop_in.py."""
+
+import functools
+import re
+from pathlib import Path
+
+import pytest
+from launch import available, run_ranks
+
+torch = pytest.importorskip("torch")
+import pycoll  # noqa: E402
+
+WORKERS = Path(__file__).parent / "workers"
+CASES = [
+    name
+    for file in ("drop_in.py", "sharded.py")
+    for name in re.findall(r"@case\ndef (\w+)", (WORKERS / file).read_text())
+]
+RANKS = [("shm", 1), ("shm", 2), ("shm", 4), ("mpi", 3)]
+
+mpi = [pytest.mark.mpi, pytest.mark.skipif(not available("mpi"), reason="no mpirun")]
+
+
+@functools.cache
+def run_all(launcher, n):
+    """All cases in one run: starting the ranks takes longer than most cases do."""
+    return run_ranks(WORKERS / "sharded.py", n, launcher, timeout=120)
+
+
+def over_ranks(test):
+    for mark in mpi:
+        test = mark(test)
+    return pytest.mark.parametrize(("launcher", "n"), RANKS, ids=[f"{launcher}-{n}" for launcher, n in RANKS])(test)
+
+
+@over_ranks
+@pytest.mark.parametrize("case", CASES)
+def test_case(launcher, n, case):
+    run = run_all(launcher, n)
+    if all(f"{rank} {case} ok" in run.stdout for rank in range(n)):
+        return
+    failed = [other for other in CASES if f" {other} failed" in run.stdout]
+    if failed and case not in failed:
+        pytest.skip(f"{failed[0]} failed and ended the run")
+    pytest.fail(str(run), pytrace=False)
+
+
+@over_ranks
+def test_ends_cleanly(launcher, n):
+    run = run_all(launcher, n)
+    assert run.ok, run
+    assert run.leftovers == []
+
+
+def test_bad_arguments_are_named():
+    p = [torch.nn.Parameter(torch.ones(3))]
+    table = [
+        ("must be a torch.optim.Optimizer, got list", lambda: pycoll.ShardedOptimizer(p)),
+        ('wanted "elements"', lambda: pycoll.ShardedOptimizer(torch.optim.SGD(p), split="rows")),
+        ("SparseAdam takes sparse gradients only", lambda: pycoll.ShardedOptimizer(torch.optim.SparseAdam(p))),
+        ("SparseAdam takes sparse gradients only", lambda: pycoll.DistributedOptimizer(torch.optim.SparseAdam(p))),
+        (
+            "is a ShardedOptimizer already",
+            lambda: pycoll.DistributedOptimizer(pycoll.ShardedOptimizer(torch.optim.SGD(p))),
+        ),
+    ]
+    for text, call in table:
+        with pytest.raises(pycoll.InvalidArgument) as raised:
+            call()
+        assert text in str(raised.value)
+
+
+def test_layouts():
+    from pycoll.sharded_bucket import by_elements, by_parameters
+
+    parameters = [torch.empty(n) for n in (100, 32, 0, 33)]  # 4, 1, 1 and 2 lines of 32
+    even = by_elements(parameters, 3)
+    assert (even.begins, even.counts) == ([0, 128, 160, 192], [96, 96, 96])
+    loads = [0, 0, 0]
+    whole = by_parameters(parameters, loads)
+    assert (whole.begins, whole.counts, loads) == ([0, 192, 224, 128], [128, 64, 64], [400, 132, 128])
+    assert by_parameters(parameters[:1], loads).counts == [32, 32, 128]  # to the rank that has least so far
