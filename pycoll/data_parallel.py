@@ -73,7 +73,7 @@ class DataParallelOptimizer(WrappedOptimizer):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clears gradients. Collective after a backward pass whose step was skipped: what is under way is finished."""
         if self._started:
-            self._average()
+            self._settle()
         self.optimizer.zero_grad(set_to_none=set_to_none)
         self._averaged = False
 
@@ -123,6 +123,7 @@ class DataParallelOptimizer(WrappedOptimizer):
                 if slot.parameter.grad is slot.view:
                     slot.parameter.grad = slot.view.clone()  # the bucket's memory goes
         self._buckets = []
+        self._started = False
         self._finalizer()
 
     @property
@@ -172,6 +173,9 @@ class DataParallelOptimizer(WrappedOptimizer):
                 )
         for bucket in self._buckets:
             bucket.check_untouched()
+        self._settle()
+
+    def _settle(self) -> None:
         with torch.no_grad():
             self._finish()
         self._launched = 0

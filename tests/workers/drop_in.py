@@ -181,7 +181,7 @@ def closures():
         for step in range(4):
             got = optimizer.step(lambda o=optimizer, m=mine, s=step: closure(o, lambda: m.loss(s)))
             wanted = plain.step(lambda o=plain, m=reference, s=step: closure(o, lambda: m.joined(s)))
-            assert got == wanted, (got, wanted)
+            assert abs(got - wanted) <= 1e-5 * abs(wanted), (got, wanted)
         assert_equal(mine, reference)
 
 
@@ -261,7 +261,7 @@ def twice_backward_is_noticed():
 @case
 def sparse_gradients():
     """Averaged dense, said once."""
-    for kind in KINDS:
+    for kind in KINDS if SIZE > 1 else KINDS[1:]:
         mine, reference = (nn.Embedding(40, 3, sparse=sparse) for sparse in (True, False))
         with torch.no_grad():
             for model in (mine, reference):
@@ -278,9 +278,8 @@ def sparse_gradients():
                     reference(torch.tensor([step, rank + 5, 39])).sum().backward()
                 plain.step()
         texts = [str(warning.message) for warning in caught]
-        if kind is not pycoll.DistributedOptimizer or SIZE > 1:
-            assert len(texts) == 1 and "'weight' has sparse gradients" in texts[0], texts
-            assert_equal(mine, reference)
+        assert len(texts) == 1 and "'weight' has sparse gradients" in texts[0], texts
+        assert_equal(mine, reference)
 
 
 @case

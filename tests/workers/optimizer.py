@@ -618,7 +618,8 @@ def misuse():
         optimizer.zero_grad()
         mine.loss(0, RANK).backward()
         assert text in raises(pycoll.Error, text, lambda: mine.loss(1, RANK, (2,)).backward())
-        optimizer.step()
+        raises(pycoll.Error, "gradients were changed", optimizer.step)  # by the pass that was refused
+        optimizer.zero_grad()
     model = nn.Linear(2, 2)
     model.bias.requires_grad_(False)
     optimizer = pycoll.DistributedOptimizer(sgd(model.parameters()), model.named_parameters())
