@@ -49,7 +49,8 @@ def measure(comm, wrap, options) -> list[float]:
     torch.optim.AdamW(nn.Linear(1, 1).parameters()).step()
     model.zero_grad()
     before = proportional_bytes()
-    optimizer = wrap(torch.optim.AdamW(model.parameters(), lr=1e-4), model.named_parameters(), comm)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    optimizer = wrap(optimizer, model.named_parameters(), comm, bucket_bytes=options.bucket_mib * MIB)
     memory, times, outside = 0, [], []
     for step in range(options.steps + 2):
         optimizer.zero_grad()
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--depth", type=int, default=16, help="layers of width x width")
     parser.add_argument("--batch", type=int, default=32, help="samples a rank")
+    parser.add_argument("--bucket-mib", type=int, default=4)
     parser.add_argument("--steps", type=int, default=10)
     options = parser.parse_args()
     torch.set_num_threads(1)
