@@ -159,10 +159,7 @@ class DataParallelOptimizer(WrappedOptimizer):
 
     def _average(self) -> None:
         """Averages all gradients now and waits. Collective."""
-        if not self._finalizer.alive:
-            raise pycoll.Error(
-                f"{type(self).__name__} was closed; step with the optimizer that it wrapped, or build another"
-            )
+        self._check_open()
         if self._averaged:
             return
         for name, parameter in self._frozen:
@@ -174,6 +171,12 @@ class DataParallelOptimizer(WrappedOptimizer):
         for bucket in self._buckets:
             bucket.check_untouched()
         self._settle()
+
+    def _check_open(self) -> None:
+        if not self._finalizer.alive:
+            raise pycoll.Error(
+                f"{type(self).__name__} was closed; step with the optimizer that it wrapped, or build another"
+            )
 
     def _settle(self) -> None:
         with torch.no_grad():

@@ -141,6 +141,7 @@ class ShardedOptimizer(DataParallelOptimizer):
 
         State travels bucket by bucket, so that only `root` has more than its own and one bucket's at a time.
         """
+        self._check_open()
         state, index = {}, self._index()
         for bucket in self._buckets:
             parts = by_parameter(gather_objects(self._comm, self._parts(bucket.pieces), root) or [])

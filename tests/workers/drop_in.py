@@ -187,7 +187,7 @@ def closures():
 
 @case
 def implementations():
-    for kind in KINDS:
+    for kind in KINDS[:2]:
         for options in ({"foreach": True}, {"fused": True}, {"foreach": False}):
             make = lambda p, o=options: torch.optim.AdamW(p, lr=0.01, **o)  # noqa: E731
             mine, optimizer, reference, plain = twins(kind, make)

@@ -63,9 +63,7 @@ def equal_to_unsharded():
     for name, make in MAKERS.items():
         expected = network()
         learn(expected, DistributedOptimizer(make(expected.parameters())))
-        for way in WAYS:
-            if way.get("split") is None and name in ("Adafactor", "Muon") and way:
-                continue
+        for way in WAYS if name not in ("Adafactor", "Muon") else WAYS[1:3]:
             model = network()
             optimizer = ShardedOptimizer(make(model.parameters()), **way)
             learn(model, optimizer)
@@ -190,7 +188,7 @@ def clipping():
 @case
 def state_comes_and_goes():
     """To an optimizer without pycoll and back; and as each rank's own."""
-    for name in ("SGD with momentum", "Adam", "Adagrad", "NAdam", "Adafactor"):
+    for name in ("SGD with momentum", "Adam", "Adafactor"):
         make = MAKERS[name]
         mine, optimizer, reference, plain = twins(sharded, make)
         train(optimizer, mine.loss, range(3))
@@ -387,6 +385,7 @@ def ends_and_is_forgotten():
     optimizer.close()
     optimizer.close()
     raises(pycoll.Error, "ShardedOptimizer was closed", optimizer.step)
+    raises(pycoll.Error, "ShardedOptimizer was closed", optimizer.full_state_dict)
     assert all(torch.equal(p, v) for p, v in zip(model.parameters(), values, strict=True))
     assert model.p[1].untyped_storage().nbytes() == 33 * 4, "memory of its own"
     again = weakref.ref(sharded(sgd(model.parameters())))
