@@ -16,18 +16,17 @@ CASES = [
     for file in ("drop_in.py", "sharded.py")
     for name in re.findall(r"@case\ndef (\w+)", (WORKERS / file).read_text())
 ]
-# Where the number of ranks or the transport's order of sums could matter.
-WIDE = [
-    "gradients_of_some_or_none",
+# What memory that ranks share, its order of sums, or another number of ranks could change.
+SOME = [
     "equal_to_unsharded",
     "memory_falls_with_ranks",
     "whole_parameters_are_balanced",
-    "clipping",
-    "state_comes_and_goes",
+    "gradients_leave_and_come_whole",
     "state_of_other_numbers_of_ranks",
+    "kinds_of_parameters",
 ]
 # Not marked mpi: what depends on which MPI it is is tested elsewhere, and starting ranks takes longer than most cases.
-RUNS = {("shm", 2): CASES, ("shm", 4): WIDE, ("mpi", 3): WIDE}
+RUNS = {("mpi", 3): CASES, ("shm", 4): SOME}
 needs_mpirun = pytest.mark.skipif(not available("mpi"), reason="no mpirun")
 
 

@@ -39,7 +39,7 @@ def network():
         return nn.Sequential(nn.Linear(13, 37), nn.Tanh(), nn.Linear(37, 41), nn.Tanh(), nn.Linear(41, 3))
 
 
-def learn(model, optimizer, steps=5):
+def learn(model, optimizer, steps=4):
     for step in range(steps):
         x = torch.randn(8, 13, generator=torch.Generator().manual_seed(100 * step + RANK))
         optimizer.zero_grad()
@@ -63,7 +63,7 @@ def equal_to_unsharded():
     for name, make in MAKERS.items():
         expected = network()
         learn(expected, DistributedOptimizer(make(expected.parameters())))
-        for way in WAYS if name not in ("Adafactor", "Muon") else WAYS[1:3]:
+        for way in WAYS if name == "AdamW" else WAYS[1:3]:
             model = network()
             optimizer = ShardedOptimizer(make(model.parameters()), **way)
             learn(model, optimizer)
