@@ -181,7 +181,7 @@ class ShardedOptimizer(DataParallelOptimizer):
 
     def synchronize(self) -> None:
         """Makes gradients whole averages on every rank, so that they may be read or changed before ``step()``.
-        Collective. Twice the communication: for clipping, :meth:`clip_grad_norm_` does without it."""
+        Collective. It takes an allgather more, without which :meth:`clip_grad_norm_` does."""
         if self._shards_gradients:
             raise pycoll.InvalidArgument(
                 "synchronize: no rank has whole gradients with shard_gradients=True; to clip, call clip_grad_norm_()"
@@ -205,7 +205,9 @@ class ShardedOptimizer(DataParallelOptimizer):
         if self._whole:
             self._take_back()
         own = [piece.own for pieces in self._pieces for piece in pieces]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in own if p.grad is not None], norm_type)
+        means = [p.grad for p in own if p.grad is not None]
+        means = means or [bucket.slots[0].parameter.new_zeros(1) for bucket in self._buckets[:1]]  # of the same type
+        norm = torch.nn.utils.get_total_norm(means, norm_type)
         norms = self._comm.allgather(norm.to(torch.float64).reshape(1))
         total = torch.linalg.vector_norm(norms, norm_type).to(norm.dtype)
         if error_if_nonfinite and not total.isfinite():
