@@ -12,7 +12,8 @@ from _pycoll_torch import register
 
 from .group import ProcessGroup
 from .hook import HookState, compress_hook, state
+from .shared_buckets import SharedBuckets, allreduce_hook
 
 register()
 
-__all__ = ["HookState", "ProcessGroup", "compress_hook", "register", "state"]
+__all__ = ["HookState", "ProcessGroup", "SharedBuckets", "allreduce_hook", "compress_hook", "register", "state"]

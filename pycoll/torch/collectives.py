@@ -12,7 +12,7 @@ from torch.distributed import distributed_c10d as c10d
 
 from ..comm import Communicator
 from ..errors import InvalidArgument
-from . import sparse
+from . import profile, sparse
 from .loan import Loan, lies_ready, width
 from .reduction import operator_of
 from .work import Done, Work, seconds_of
@@ -31,21 +31,20 @@ class Collectives:
         self, name: str, opts: Any, calls: Sequence[Callable[..., Any]], result: Tensors, loan: Loan | None = None
     ) -> Work:
         """Makes the calls of the core, which are one operation for torch."""
-        if torch.autograd._profiler_enabled():
-            with torch.profiler.record_function(f"pycoll:{name}"):
-                return self._start(opts, calls, result, loan)
-        return self._start(opts, calls, result, loan)
-
-    def _start(self, opts: Any, calls: Sequence[Callable[..., Any]], result: Tensors, loan: Loan | None) -> Work:
         timeout = seconds_of(opts.timeout)
-        if not opts.asyncOp:
+        mark = profile.enter(name, loan.inputs if loan else []) if profile.watched() else None
+        if not opts.asyncOp and mark is None:
             for call in calls:
                 call(timeout=timeout)
             if loan:
                 loan.give_back()
             return Done(result)
         work = Work([call(timeout=timeout, wait=False) for call in calls], result, loan)
-        if self._coalesced is not None:
+        if mark is not None:
+            profile.leave_with(work, mark)
+        if not opts.asyncOp:
+            work.wait()
+        elif self._coalesced is not None:
             self._coalesced.append(work)
         return work
 
@@ -63,7 +62,7 @@ class Collectives:
         x = _only(tensors, "allreduce")
         if x.layout is not torch.strided:
             return sparse.allreduce(self._comm, x, opts)
-        if not opts.asyncOp and opts.reduceOp == _SUM and lies_ready(x) and not torch.autograd._profiler_enabled():
+        if not opts.asyncOp and opts.reduceOp == _SUM and lies_ready(x) and not profile.watched():
             timeout = seconds_of(opts.timeout)
             if timeout is None:
                 self._comm.allreduce(x)  # the shortest way there is
@@ -263,6 +262,7 @@ class Works(Work):
             [part for work in works for part in work._parts], [tensor for work in works for tensor in work._result]
         )
         self._works = works
+        self.ranges = tuple(noted for work in works for noted in work.ranges)
 
     def _settle(self) -> None:
         for work in self._works:

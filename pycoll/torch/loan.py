@@ -35,14 +35,16 @@ def width(tensor: torch.Tensor) -> int:
 class Loan:
     """The tensors of one operation. What is not usable in place is copied: here before, by `give_back` after it."""
 
-    __slots__ = ("_copies",)
+    __slots__ = ("_copies", "inputs")
 
     def __init__(self) -> None:
         self._copies: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.inputs: list[torch.Tensor] = []  # what is read
 
     def read(self, tensor: torch.Tensor) -> torch.Tensor:
         """For operations that read the tensor."""
-        return tensor if lies_ready(tensor) else _as_known(_plain(tensor))
+        self.inputs.append(tensor)
+        return _read(tensor)
 
     def write(self, tensor: torch.Tensor) -> torch.Tensor:
         """For operations that overwrite the tensor: in place, or new memory of unknown contents."""
@@ -56,6 +58,7 @@ class Loan:
 
     def update(self, tensor: torch.Tensor) -> torch.Tensor:
         """For operations in place."""
+        self.inputs.append(tensor)
         place = self.write(tensor)
         if self._copies and self._copies[-1][0] is tensor:
             self._copies[-1][1].copy_(tensor.detach())
@@ -64,8 +67,9 @@ class Loan:
     def read_all(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """The elements of all tensors, one after the other."""
         _want_one_type(tensors)
+        self.inputs += tensors
         joined = _joined(tensors)
-        return torch.cat([self.read(t).reshape(-1) for t in tensors]) if joined is None else joined
+        return torch.cat([_read(t).reshape(-1) for t in tensors]) if joined is None else joined
 
     def write_all(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """Memory for the elements of all tensors, one after the other."""
@@ -91,6 +95,10 @@ class Loan:
 def _want_one_type(tensors: Sequence[torch.Tensor]) -> None:
     if any(t.dtype != tensors[0].dtype for t in tensors):
         raise InvalidArgument(f"got tensors of {', '.join(str(t.dtype) for t in tensors)}, wanted one element type")
+
+
+def _read(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if lies_ready(tensor) else _as_known(_plain(tensor))
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

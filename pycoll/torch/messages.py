@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from ..comm import Communicator
+from . import profile
 from .collectives import Collectives, Tensors, _only
 from .loan import Loan
 from .work import Work
@@ -16,8 +19,9 @@ class Messages(Collectives):
     _comm: Communicator
 
     def send(self, tensors: Tensors, dst: int, tag: int = 0) -> Work:
-        x = Loan().read(_only(tensors, "send"))
-        return self._under_way("send", Work([self._comm.send(x, dst, tag=tag, wait=False)], tensors))
+        x, loan = _only(tensors, "send"), Loan()
+        call = partial(self._comm.send, loan.read(x), dst, tag=tag, wait=False)
+        return self._begin("send", call, tensors, loan)
 
     def recv(self, tensors: Tensors, src: int, tag: int = 0) -> Work:
         return self._receive("recv", tensors, src, tag)
@@ -27,13 +31,14 @@ class Messages(Collectives):
 
     def _receive(self, name: str, tensors: Tensors, source: int | None, tag: int) -> Work:
         loan = Loan()
-        out = loan.write(_only(tensors, name))
-        return self._under_way(name, Work([self._comm.recv(out, source, tag=tag, wait=False)], tensors, loan))
+        call = partial(self._comm.recv, loan.write(_only(tensors, name)), source, tag=tag, wait=False)
+        return self._begin(name, call, tensors, loan)
 
-    def _under_way(self, name: str, work: Work) -> Work:
-        if torch.autograd._profiler_enabled():
-            with torch.profiler.record_function(f"pycoll:{name}"):
-                pass
+    def _begin(self, name: str, call: Callable[[], Any], tensors: Tensors, loan: Loan) -> Work:
+        mark = profile.enter(name, tensors) if profile.watched() else None
+        work = Work([call()], tensors, loan)
+        if mark is not None:
+            profile.leave_with(work, mark)
         if self._coalesced is not None:
             self._coalesced.append(work)
         return work

@@ -33,10 +33,16 @@ class Work(dist.Work):
         self._parts, self._result, self._loan = parts, result, loan
         self._lock = threading.Lock()
         self._future: Any = None
+        self.ranges: tuple[Any, ...] = ()  # futures: what a profiler has of this operation is complete
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Returns True when the operation is done; raises its error, or Timeout, and then the operation goes on."""
-        seconds = seconds_of(timeout)
+        self._end(seconds_of(timeout))
+        for noted in self.ranges:
+            noted.wait()
+        return True
+
+    def _end(self, seconds: float | None = None) -> list[torch.Tensor]:
         if seconds is None:
             for part in self._parts:
                 part.wait()
@@ -46,7 +52,7 @@ class Work(dist.Work):
                 part.wait(seconds)
                 seconds = max(end - time.monotonic(), 0)
         self._settle()
-        return True
+        return self._result
 
     def _settle(self) -> None:
         with self._lock:
@@ -92,17 +98,22 @@ class Work(dist.Work):
                 return self._future
             done: torch.futures.Future[None] = torch.futures.Future()
             # An error raised in a callback is one for C++ too; one given to set_exception() is not.
-            self._future = done.then(lambda _: self.result())
+            self._future = done.then(lambda _: self._end())
         if self.is_completed():
             done.set_result(None)
         else:
-            waiters.submit(lambda: self._complete(done))
+            self.complete(done)
         return self._future
 
-    def _complete(self, done: Any) -> None:
-        for part in self._parts:
-            part.exception()
-        done.set_result(None)
+    def complete(self, future: torch.futures.Future[None]) -> None:
+        """Another thread sets the future when the operation has ended, well or not."""
+
+        def wait_and_set() -> None:
+            for part in self._parts:
+                part.exception()
+            future.set_result(None)
+
+        waiters.submit(wait_and_set)
 
 
 class Done(Work):

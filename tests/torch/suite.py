@@ -9,8 +9,8 @@ Prints one line a test and what differs between the backends; ends with 1 if pyc
 The suite decides by name what a backend runs: `BACKEND == "gloo"`, `BACKEND != "mpi"`, sets of names. So its source is
 loaded with a BACKEND that is "pycoll" wherever it is used, and equal to "gloo" and "mpi" where it is compared: pycoll
 runs what Gloo runs, and what the suite keeps for MPI on CPU (all_to_all). dist.monitored_barrier, which refuses all
-names but "gloo", is replaced by one that calls the group's method. What the profiler shows is not compared: its lists
-of backends are left as they are, because only operations made in C++ can show shapes and be marked as asynchronous.
+names but "gloo", is replaced by one that calls the group's method. The lists of backends whose profiles are
+looked at get pycoll's name too.
 
 The suite starts each rank as a new process that imports torch; here ranks are forked from this one, which has done so.
 Tests of groups, which the suite runs with eight ranks and more only, run with as many as there are.
@@ -70,6 +70,9 @@ def load(backend: str) -> ModuleType:
         DistTestCases.backend_feature["plugin"].add("pycoll")
         use_monitored_barrier_of_groups()
     exec(compile(source, spec.origin, "exec", dont_inherit=True), module.__dict__)
+    if backend == "pycoll":
+        for backends in (module.PROFILING_SUPPORTED_BACKENDS, module.SEND_RECV_PROFILING_SUPPORTED_BACKENDS):
+            backends.append("pycoll")
     return module
 
 

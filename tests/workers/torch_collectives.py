@@ -368,11 +368,40 @@ def refusals():
 
 @case
 def profiled():
-    with torch.profiler.profile() as profiler:
+    """Ranges with shapes, from the call until the operation has ended."""
+    with torch.profiler.profile(record_shapes=True) as profiler:
         dist.all_reduce(torch.ones(3))
-        dist.all_gather([torch.ones(1)] * SIZE, torch.ones(1))
-    names = [event.name for event in profiler.events()]
-    assert "pycoll:all_reduce" in names and "pycoll:all_gather" in names
+        dist.all_gather([torch.ones(2)] * SIZE, torch.ones(2))
+        if RANK == 1:
+            dist.irecv(torch.zeros(4), 0).wait()
+        if RANK == 0:
+            time.sleep(0.1)
+            dist.send(torch.ones(4), 1)
+    ranges = {event.name: event for event in profiler.events() if event.name.startswith("pycoll:")}
+    wanted = {"pycoll:all_reduce": [[3]], "pycoll:all_gather": [[2]]} | ({"pycoll:recv": [[4]]} if RANK == 1 else {})
+    assert all(ranges[name].input_shapes == shapes and ranges[name].is_async for name, shapes in wanted.items())
+    assert RANK != 1 or ranges["pycoll:recv"].cpu_time_total > 0.05e6, ranges
+
+
+@case
+def compiled():
+    """The functional collectives, and those in place, inside a compiled graph."""
+    if sys.argv[1:]:  # compiling takes seconds, and does not depend on who started the ranks
+        return
+    group = dist.group.WORLD
+
+    def step(x):
+        y = functional.all_gather_tensor(functional.all_reduce(x * 2, "sum", group) + 1, 0, group)
+        return functional.reduce_scatter_tensor(y, "avg", 0, group) * 2
+
+    def in_place(x):
+        x = x + 1
+        dist.all_reduce(x)
+        return x
+
+    for function in (step, in_place):
+        graph = torch.compile(function, backend="aot_eager", fullgraph=True)
+        assert torch.equal(graph(ramp(RANK)), function(ramp(RANK)))
 
 
 @case
