@@ -8,6 +8,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as checkpoint
+import torch_fsdp
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -38,6 +39,16 @@ def same_everywhere(tensors):
         every = [torch.empty_like(tensor) for _ in range(SIZE)]
         dist.all_gather(every, tensor)
         assert all(torch.equal(x, tensor) for x in every)
+
+
+def mapping_of(tensor):
+    """What the kernel calls the memory where a tensor lies."""
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            begin, end = (int(bound, 16) for bound in line.split()[0].split("-"))
+            if begin <= tensor.data_ptr() < end:
+                return line
+    raise AssertionError("no such memory")
 
 
 def both(train, tolerance=None):
@@ -182,6 +193,37 @@ def fsdp():
     same_everywhere(both(train))
     bf16 = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16)
     both(lambda group: train(group, mp_policy=bf16), {"rtol": 0.02, "atol": 0.02})
+
+
+@case
+def fsdp_transformer():
+    """A few steps of what torch_fsdp.py, started by hand, does for 200."""
+    torch_fsdp.compare(dist.group.WORLD, GLOO, 10)
+
+
+@case
+def ddp_shared_buckets():
+    """Gradients are averaged in symmetric memory, also after DDP has made its buckets anew."""
+
+    def train(group, shared):
+        net = make_model(6)
+        model = DDP(net, process_group=group, bucket_cap_mb=0.005, gradient_as_bucket_view=True)
+        if shared:
+            model.register_comm_hook(pycoll.torch.SharedBuckets(group), pycoll.torch.allreduce_hook)
+        descend(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        return [p.detach() for p in model.parameters()], [p.grad for p in model.parameters()]
+
+    (ours, gradients), (theirs, _) = train(dist.group.WORLD, True), train(GLOO, False)
+    same_everywhere(ours)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+    assert all("memfd:pycoll" in mapping_of(gradient) for gradient in gradients)
+    try:
+        train(GLOO, True)
+    except ValueError as error:
+        assert "over pycoll" in str(error)
+    else:
+        raise AssertionError("buckets shared over Gloo")
 
 
 @case
