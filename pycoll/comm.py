@@ -86,7 +86,7 @@ class Communicator(_core.Communicator):
         members = sorted(
             (rank for rank in range(self.size) if table[rank, 0] == wanted), key=lambda r: (table[r, 1], r)
         )
-        handle = self._mpi_module.split(self._mpi_handle, wanted, key) if self._mpi_module else 0
+        handle = self._mpi_module.split(self._mpi_handle, wanted, key, self.timeout) if self._mpi_module else 0
         exchange = GroupExchange(self, members)
         if color is None:
             _follow(exchange)

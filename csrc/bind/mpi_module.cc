@@ -2,7 +2,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <cstring>
+#include <functional>
+#include <future>
 #include <thread>
 #include <utility>
 
@@ -40,10 +43,14 @@ py::tuple initialize() {
   return py::make_tuple(level, !initialized);
 }
 
+std::atomic<int> making{0};  // groups, by threads of make_in_time()
+
 void finalize() {
+  for (const Deadline moment = Deadline::after(0.3); making != 0 && !moment.passed(); std::this_thread::yield()) {
+  }
   int finalized = 0;
   MPI_Finalized(&finalized);
-  if (!finalized) MPI_Finalize();
+  if (!finalized && making == 0) MPI_Finalize();  // it would wait for a group that is never made
 }
 
 // Set-up waits like everything else: with a deadline.
@@ -67,28 +74,52 @@ uintptr_t duplicate(uintptr_t handle, double seconds) {
   return handle_of(copy);
 }
 
-// The group of this rank's color; negative colors get none (0). Called after all ranks agreed, so it does not wait
-// long.
-uintptr_t split(uintptr_t handle, int color, int key) {
-  MPI_Comm part;
-  PYCOLL_MPI(MPI_Comm_split(comm_of(handle), color < 0 ? MPI_UNDEFINED : color, key, &part));
-  if (color < 0) return 0;
+// MPI has no form of the calls that make groups which could be given a deadline. A thread makes them, and is left to it
+// when time is up.
+uintptr_t make_in_time(std::function<MPI_Comm()> make, const char* what, double seconds) {
+  ++making;
+  std::packaged_task<MPI_Comm()> task([make = std::move(make)] {
+    struct AtEnd {
+      ~AtEnd() { --making; }
+    } at_end;
+    return make();
+  });
+  std::future<MPI_Comm> made = task.get_future();
+  const Deadline deadline = Deadline::after(seconds);
+  std::thread(std::move(task)).detach();
+  while (made.wait_for(std::chrono::milliseconds(20)) != std::future_status::ready) {
+    poll_interrupt();
+    PYCOLL_CHECK_AS(Timeout, !deadline.passed(), what, " was not done by all ranks within ", seconds, " s");
+  }
+  const MPI_Comm part = made.get();
+  if (part == MPI_COMM_NULL) return 0;
   PYCOLL_MPI(MPI_Comm_set_errhandler(part, MPI_ERRORS_RETURN));
   return handle_of(part);
 }
 
-// A communicator of some ranks of `handle`, in the order given. Called by these ranks alone, after all have met: MPI
-// has no form of this that could be given a deadline.
-uintptr_t create_group(uintptr_t handle, const std::vector<int>& ranks, int tag) {
-  MPI_Group all, some;
-  MPI_Comm part;
-  PYCOLL_MPI(MPI_Comm_group(comm_of(handle), &all));
-  PYCOLL_MPI(MPI_Group_incl(all, int(ranks.size()), ranks.data(), &some));
-  PYCOLL_MPI(MPI_Comm_create_group(comm_of(handle), some, tag, &part));
-  PYCOLL_MPI(MPI_Group_free(&some));
-  PYCOLL_MPI(MPI_Group_free(&all));
-  PYCOLL_MPI(MPI_Comm_set_errhandler(part, MPI_ERRORS_RETURN));
-  return handle_of(part);
+// The group of this rank's color; negative colors get none (0).
+uintptr_t split(uintptr_t handle, int color, int key, double seconds) {
+  const auto make = [=] {
+    MPI_Comm part;
+    PYCOLL_MPI(MPI_Comm_split(comm_of(handle), color < 0 ? MPI_UNDEFINED : color, key, &part));
+    return part;
+  };
+  return make_in_time(make, "MPI_Comm_split", seconds);
+}
+
+// A communicator of some ranks of `handle`, in the order given. Called by these ranks alone.
+uintptr_t create_group(uintptr_t handle, std::vector<int> ranks, int tag, double seconds) {
+  const auto make = [handle, tag, ranks = std::move(ranks)] {
+    MPI_Group all, some;
+    MPI_Comm part;
+    PYCOLL_MPI(MPI_Comm_group(comm_of(handle), &all));
+    PYCOLL_MPI(MPI_Group_incl(all, int(ranks.size()), ranks.data(), &some));
+    PYCOLL_MPI(MPI_Comm_create_group(comm_of(handle), some, tag, &part));
+    PYCOLL_MPI(MPI_Group_free(&some));
+    PYCOLL_MPI(MPI_Group_free(&all));
+    return part;
+  };
+  return make_in_time(make, "MPI_Comm_create_group", seconds);
 }
 
 py::tuple rank_and_size(uintptr_t handle) {
@@ -156,8 +187,9 @@ PYBIND11_MODULE(_mpi, m) {
   m.def("initialize", &initialize);
   m.def("finalize", &finalize, py::call_guard<py::gil_scoped_release>());
   m.def("duplicate", &duplicate, py::arg("handle"), py::arg("seconds"));
-  m.def("split", &split, py::arg("handle"), py::arg("color"), py::arg("key"), py::call_guard<py::gil_scoped_release>());
-  m.def("create_group", &create_group, py::arg("handle"), py::arg("ranks"), py::arg("tag"),
+  m.def("split", &split, py::arg("handle"), py::arg("color"), py::arg("key"), py::arg("seconds"),
+        py::call_guard<py::gil_scoped_release>());
+  m.def("create_group", &create_group, py::arg("handle"), py::arg("ranks"), py::arg("tag"), py::arg("seconds"),
         py::call_guard<py::gil_scoped_release>());
   m.def("release", &release, py::arg("handle"), py::call_guard<py::gil_scoped_release>());
   m.def("rank_and_size", &rank_and_size, py::arg("handle"));

@@ -33,16 +33,16 @@ def make_group(store: Any, rank: int, size: int, timeout: float, name: str) -> P
     settings = Settings.from_environment(timeout)
     if launcher.mpi_launcher() is None:
         return ProcessGroup(store, comm.Communicator(bootstrap.make_group(exchange, settings)), name)
-    mpi, handle = _by_mpi(exchange, name)
+    mpi, handle = _by_mpi(exchange, name, timeout)
     communicator = comm.Communicator(bootstrap.make_group(exchange, settings, mpi, handle), mpi, handle)
     communicator._owns_mpi_handle = True
     return ProcessGroup(store, communicator, name)
 
 
-def _by_mpi(exchange: StoreExchange, name: str) -> tuple[Any, int]:
+def _by_mpi(exchange: StoreExchange, name: str, timeout: float) -> tuple[Any, int]:
     """The module _mpi, and an MPI communicator of these ranks in this order."""
     mpi = launcher.load_mpi()
     comm._initialize(mpi)
     world = mpi.world()
     ranks = [int(rank) for rank in exchange.allgather(str(mpi.rank_and_size(world)[0]).encode())]
-    return mpi, mpi.create_group(world, ranks, sum(name.encode()) % 32000)
+    return mpi, mpi.create_group(world, ranks, sum(name.encode()) % 32000, timeout)

@@ -193,6 +193,20 @@ def with_mpi4py():
 
 
 @case
+def groups_in_time():
+    """Making an MPI group ends with its deadline also where a rank does not come."""
+    mpi = comm._mpi_module
+    if mpi is None or SIZE == 1:
+        return
+    group = (mpi.world(), list(range(SIZE)), 7)
+    if RANK == 0:
+        raises(pycoll.Timeout, "MPI_Comm_create_group", lambda: mpi.create_group(*group, 0.2))
+    comm.barrier()
+    if RANK != 0:  # they come late, so that rank 0's call ends, and MPI can be left
+        mpi.create_group(*group, 10)
+
+
+@case
 def stats():
     before = comm.stats()
     assert set(before) == {"operations", "wire_bytes", "failures"}
