@@ -27,7 +27,8 @@ def test_collectives():
 
 @pytest.mark.parametrize("transport", [pytest.param(name, marks=over_mpi) for name in ("shm", "mpi")])
 def test_collectives_by_mpirun(transport):
-    said_ok(run_ranks(COLLECTIVES, 2, transport, ["mpi://"], timeout=90), 2)
+    detail = {"TORCH_DISTRIBUTED_DEBUG": "DETAIL"}
+    said_ok(run_ranks(COLLECTIVES, 2, transport, ["mpi://"], timeout=90, env=detail), 2)
 
 
 def test_torch_multiprocessing(tmp_path):

@@ -33,7 +33,7 @@ class SharedBuckets:
         return group
 
     def _move(self, index: int, buffer: torch.Tensor) -> None:
-        """Once for each bucket, also after DDP has made its buckets anew. Collective: all ranks do so at the same one."""
+        """Once for each bucket, and again when DDP has made its buckets anew. Collective: ranks do so at the same one."""
         known = self._places.get(index)
         if known is not None and known.data_ptr() == buffer.data_ptr():
             return
@@ -55,5 +55,5 @@ class SharedBuckets:
 
 
 def allreduce_hook(state: SharedBuckets, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """A hook for DistributedDataParallel.register_comm_hook(): averages gradients over ranks, without copies of them."""
+    """A hook for DistributedDataParallel.register_comm_hook(): averages gradients over ranks where they lie."""
     return state._start(bucket)

@@ -384,6 +384,16 @@ def profiled():
 
 
 @case
+def gradients():
+    """DistributedDataParallel, with whatever TORCH_DISTRIBUTED_DEBUG makes of it: over Gloo, DETAIL ends torch 2.13."""
+    torch.manual_seed(RANK)
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(5, 1))
+    model(ramp(RANK)).sum().backward()
+    mean = sum(ramp(rank).sum(0) for rank in range(SIZE)) / SIZE
+    torch.testing.assert_close(model.module.weight.grad, mean.reshape(1, 5))
+
+
+@case
 def compiled():
     """The functional collectives, and those in place, inside a compiled graph."""
     if sys.argv[1:]:  # compiling takes seconds, and does not depend on who started the ranks

@@ -1,4 +1,4 @@
-"""FSDP2 of a small transformer over pycoll, twice, and over Gloo: the same losses, and the same bits where they must be.
+"""FSDP2 of a small transformer over pycoll, twice, and over Gloo: the same losses, the same bits where they must be.
 
     torchrun --standalone --nproc-per-node=4 tests/workers/torch_fsdp.py --steps 200
 
