@@ -33,7 +33,7 @@ class SharedBuckets:
         return group
 
     def _move(self, index: int, buffer: torch.Tensor) -> None:
-        """Once for each bucket, and again when DDP has made its buckets anew. Collective: ranks do so at the same one."""
+        """Once for each bucket, and again when DDP has made its buckets anew. Collective: ranks do so together."""
         known = self._places.get(index)
         if known is not None and known.data_ptr() == buffer.data_ptr():
             return
