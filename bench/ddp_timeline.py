@@ -14,6 +14,7 @@ STEPS = 9  # the last ones are looked at: DDP makes its buckets anew after the f
 LOOKED_AT = 5
 PHASES = {"forward": "#b9c4cc", "backward": "#8a97a3", "optimizer": "#dde3e8"}
 BUCKET, INK = "#0b5fa5", "#22303c"
+LANE = 2.6  # from rank to rank
 
 
 def record_and_draw(contestants: list[Any], x: torch.Tensor, path: Path) -> None:
@@ -48,14 +49,16 @@ def _draw(lanes: list[tuple[str, list[dict[str, Any]]]], path: Path) -> None:
         for r, rank in enumerate(ranks):
             moments = [(moment - begin) * 1e3 for moment in rank["phases"]]
             for (phase, colour), (left, right) in zip(PHASES.items(), pairwise(moments), strict=True):
-                axis.barh(2.4 * r, right - left, 0.9, left, color=colour, label=None if r else phase)
-            for i, (left, right) in enumerate(rank["buckets"]):
-                left, right = ((moment - begin) * 1e3 for moment in (left, right))
-                label = "a bucket's allreduce" if r == i == 0 else None
-                # Two rows in turn: a bucket may begin before the one before it has ended.
-                axis.barh(2.4 * r + 0.7 + 0.45 * (i % 2), right - left, 0.4, left, color=BUCKET, label=label)
+                axis.barh(LANE * r, right - left, 0.9, left, color=colour, label=None if r else phase)
+            free_from: list[float] = []  # of each row: a bucket may begin before the one before it has ended
+            for span in rank["buckets"]:
+                left, right = ((moment - begin) * 1e3 for moment in span)
+                row = next((row for row, free in enumerate(free_from) if free <= left), len(free_from))
+                free_from[row : row + 1] = [right]
+                label = None if r or span is not rank["buckets"][0] else "a bucket's allreduce"
+                axis.barh(LANE * r + 0.65 + 0.35 * row, right - left, 0.3, left, color=BUCKET, label=label)
         axis.set_title(name, loc="left", fontsize=10, color=INK, fontweight="bold")
-        axis.set_yticks([2.4 * r + 0.3 for r in range(len(ranks))], [f"rank {r}" for r in range(len(ranks))])
+        axis.set_yticks([LANE * r + 0.2 for r in range(len(ranks))], [f"rank {r}" for r in range(len(ranks))])
         axis.invert_yaxis()
         for side in ("top", "right", "left"):
             axis.spines[side].set_visible(False)
