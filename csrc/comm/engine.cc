@@ -1,5 +1,6 @@
 #include "comm/engine.h"
 
+#include "core/beside.h"
 #include "core/error.h"
 
 namespace pycoll {
@@ -59,6 +60,7 @@ bool Engine::stop(double seconds) {
 }
 
 void Engine::loop() {
+  work_beside();
   int idle_polls = 0;
   std::unique_lock lock(mutex_);
   while (!stopping_) {

@@ -10,6 +10,8 @@
 #include <cstring>
 #include <ctime>
 
+#include "core/beside.h"
+
 namespace pycoll {
 namespace {
 
@@ -105,7 +107,7 @@ void Board::sleep(const std::function<bool()>& ready, double seconds) {
 
 void Board::wait_long(const std::function<bool()>& ready, const std::function<std::vector<int>()>& missing,
                       Deadline deadline) {
-  for (int i = 0; i < yields_; ++i) {
+  for (int i = beside_work ? yields_ : 0; i < yields_; ++i) {
     if (ready()) return;
     sched_yield();
   }
