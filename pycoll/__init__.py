@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .compression import Compression
     from .optim import DistributedOptimizer
     from .pool import TaskPool
+    from .server import ParameterServer, PSOptimizer
     from .sharded import ShardedOptimizer
 
 
@@ -53,6 +54,10 @@ def __getattr__(name: str) -> Any:
         from .compression import Compression
 
         return Compression
+    if name in ("ParameterServer", "PSOptimizer"):
+        from . import server
+
+        return getattr(server, name)
     raise AttributeError(f"module 'pycoll' has no attribute {name!r}")
 
 
@@ -71,6 +76,8 @@ __all__ = [
     "Int8",
     "InvalidArgument",
     "MismatchError",
+    "PSOptimizer",
+    "ParameterServer",
     "PeerFailed",
     "PowerSGD",
     "RandomK",

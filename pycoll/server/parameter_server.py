@@ -1,0 +1,314 @@
+"""Parameters that servers hold and update, and workers read and send gradients for."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import threading
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import pycoll
+
+from ..agree import check_agreement
+from ..buckets import Named
+from ..codec import Codec, Identity, most_bytes
+from ..compression import Compression
+from ..errors import InvalidArgument, MismatchError
+from ..parameters import check_named, describe
+from ..replicate import broadcast_state_dict, broadcast_tensors
+from .client import Client
+from .desk import Desk
+from .gate import Gate, Mode, mode_of
+from .pieces import cut
+from .server import Server
+from .shard import Shard
+from .worker import Pending, Worker
+
+if TYPE_CHECKING:
+    from ..comm import Communicator
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class ParameterServer:
+    """Parameters sharded over servers; workers push gradients and pull parameters.
+
+    ::
+
+        with pycoll.ParameterServer(optimizer, model.named_parameters(), servers=[0], workers=[1, 2]) as ps:
+            if ps.is_worker:
+                for x, y in my_share_of_the_data:
+                    loss(model(x), y).backward()
+                    ps.push_pull({name: p.grad for name, p in model.named_parameters()})
+                    model.zero_grad()
+            else:
+                ps.serve()
+
+    A rank may be both: then its server runs in a thread beside its worker. :class:`PSOptimizer` does the pushing and
+    pulling in an optimizer's step. Parameters are cut into pieces of rows, which consistent hashing deals out to the
+    servers, balanced by bytes. Servers keep them in float32, and the optimizer's state with them; an optimizer whose
+    update of an element depends on others of its tensor (LAMB, Muon) sees pieces instead of tensors.
+
+    Construction is collective: it checks that ranks agree, then broadcasts parameters and the optimizer's state from
+    rank 0. ``close()``, or leaving the ``with`` block, says that this worker has finished.
+
+    Args:
+        optimizer: any of torch.optim, over CPU parameters of float32, float16 or bfloat16, the same on every rank; each
+            server builds one of its class for its pieces. It is not stepped itself.
+        named_parameters: ``model.named_parameters()``.
+        comm: the ranks, by default ``pycoll.init()``. Messages travel on a duplicate.
+        servers, workers: ranks; by default all are both. Each rank is at least one of them.
+        mode: "sync": an update is the mean of one push of every worker, and a pull has all updates that its worker had
+            a part in. "async": each push is an update, and nobody waits. ``pycoll.server.bounded(s)``: each push is an
+            update, but a worker that is more than `s` pushes ahead of the slowest waits.
+        codec: how gradients are encoded, with error feedback kept by the worker. Vectors and parameters below 4 KiB
+            stay float32.
+        pull_codec: how parameters are encoded on the way back, as differences from what the worker has; each server
+            then keeps what each worker has.
+        piece_bytes: most bytes of a piece.
+
+    Raises:
+        InvalidArgument: an argument is wrong.
+        MismatchError: ranks disagree, on every rank.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        named_parameters: Iterable[Named],
+        comm: Communicator | None = None,
+        *,
+        servers: Sequence[int] | None = None,
+        workers: Sequence[int] | None = None,
+        mode: str | Mode = "sync",
+        codec: Codec | None = None,
+        pull_codec: Codec | None = None,
+        piece_bytes: int = 1 << 20,
+    ) -> None:
+        parent = pycoll.init() if comm is None else comm
+        self.mode = mode_of(mode)
+        self._servers, self._workers = _ranks("servers", servers, parent.size), _ranks("workers", workers, parent.size)
+        neither = set(range(parent.size)) - set(self._servers) - set(self._workers)
+        if neither:
+            raise InvalidArgument(f"ParameterServer: rank {min(neither)} is neither a server nor a worker")
+        if isinstance(piece_bytes, bool) or not isinstance(piece_bytes, int) or piece_bytes < 1:
+            raise InvalidArgument(f"ParameterServer: piece_bytes is {piece_bytes!r}, wanted at least 1")
+        for given in (codec, pull_codec):
+            if given is not None:
+                most_bytes(given.at(0) if isinstance(given, Codec) else given, 1)
+        self._named = _check(optimizer, named_parameters)
+        self._comm = parent.dup()
+        try:
+            check_agreement(self._comm, "ParameterServer", self._facts(optimizer, codec, pull_codec, piece_bytes))
+        except MismatchError:
+            self._comm.close()
+            raise
+        parameters = [parameter for _, parameter in self._named]
+        broadcast_tensors(self._comm, parameters, 0)
+        broadcast_state_dict(self._comm, optimizer, 0)
+        compressed = [Compression(Identity()).takes(parameter) for parameter in parameters]
+        self._pieces = cut(self._named, self._servers, piece_bytes, compressed)
+        self._server = self._make_server(optimizer, parameters, pull_codec) if self.is_server else None
+        self._worker: Worker | None = None
+        self._serving: threading.Thread | None = None
+        if self.is_worker:
+            client = Client(self._comm, self._servers, self._server)
+            self._worker = Worker(client, self._named, self._pieces, codec, pull_codec)
+            if self._comm.rank == self._workers[0]:
+                self._worker.follow(optimizer)
+            if self._server is not None:
+                self._serving = threading.Thread(target=_serve, args=(self._server,), name="pycoll-server", daemon=True)
+                self._serving.start()
+        self._closed = False
+        self._at_exit = _AtExit(self)
+
+    @property
+    def is_server(self) -> bool:
+        """True if this rank holds a shard."""
+        return self._comm.rank in self._servers
+
+    @property
+    def is_worker(self) -> bool:
+        """True if this rank pushes and pulls."""
+        return self._comm.rank in self._workers
+
+    def serve(self) -> None:
+        """On a rank that is a server only: serves until all workers have closed.
+
+        Raises Timeout if workers wait for another, or none calls, for longer than the communicator's timeout;
+        MismatchError if in mode sync a worker left after fewer pushes than another made; PeerFailed.
+        """
+        if self._server is None or self.is_worker:
+            raise InvalidArgument(f"serve: rank {self._comm.rank} is a worker; its server, if any, runs in a thread")
+        self._server.run()
+
+    def push(self, gradients: Mapping[str, torch.Tensor | None], wait: bool = True) -> Pending | None:
+        """Sends gradients by name; a sparse one (COO, of rows, as of ``nn.Embedding(sparse=True)``) as rows.
+
+        wait=False returns a Pending at once; the gradients must not be changed until it is done. Those that are missing
+        or None count as zero beside other workers' gradients, and leave a parameter alone if nobody has one.
+        """
+        return _wait(self._working("push").start(gradients, None), wait)
+
+    def pull(
+        self,
+        names: Iterable[str] | None = None,
+        rows: Mapping[str, torch.Tensor] | None = None,
+        wait: bool = True,
+    ) -> Pending | None:
+        """Overwrites this worker's parameters with the servers'.
+
+        names: all, by default; of these, rows[name] (whole numbers, one dimension) limits it to some rows. wait=False
+        returns a Pending at once; its wait() writes the parameters.
+        """
+        worker = self._working("pull")
+        return _wait(worker.start(None, worker.wanted(names, rows)), wait)
+
+    def push_pull(
+        self,
+        gradients: Mapping[str, torch.Tensor | None],
+        rows: Mapping[str, torch.Tensor] | None = None,
+        wait: bool = True,
+    ) -> Pending | None:
+        """push, then pull, in one message each way."""
+        worker = self._working("push_pull")
+        return _wait(worker.start(gradients, worker.wanted(None, rows)), wait)
+
+    def optimizer_state(self) -> dict[torch.Tensor, dict[str, Any]]:
+        """The servers' optimizer state of each parameter, as the optimizer over whole parameters would have it."""
+        return self._working("optimizer_state").optimizer_state()
+
+    def stats(self) -> dict[str, Any]:
+        """What this rank has seen.
+
+        On workers ``sent_bytes`` and ``received_bytes``, to and from other ranks. On servers ``"server"``: the same,
+        and ``shard_bytes``; ``staleness``, how often a worker that pulled was so many pushes ahead of the slowest;
+        ``lag``, how often a gradient was computed from parameters that lacked so many of the shard's updates;
+        ``queue``, how often a request met so many waiting ones; and ``queue_length``, how many wait now.
+        """
+        stats: dict[str, Any] = {}
+        if self._worker is not None:
+            stats = self._worker.stats()
+        if self._server is not None:
+            stats["server"] = {**self._server.stats(), "shard_bytes": self._shard_bytes}
+        return stats
+
+    def close(self) -> None:
+        """This worker has finished; waits for what it pushed, and where it serves as well for the other workers.
+
+        Raises what went wrong, unless a call has raised it before.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._at_exit.forget()
+        try:
+            if self._worker is not None:
+                self._worker.leave()
+            if self._serving is not None:
+                self._serving.join()
+                if self._server is not None and self._server.error is not None:
+                    raise self._server.error
+        finally:
+            self._comm.close()
+
+    def __enter__(self) -> ParameterServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+            return
+        self._closed = True
+        self._at_exit.forget()
+        self._comm._abort(f"ended with {kind.__name__}: {error}"[:400])
+        self._comm.close()
+
+    # Inside.
+
+    def _make_server(
+        self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor], codec: Codec | None
+    ) -> Server:
+        mine = [piece for piece in self._pieces if piece.server == self._comm.rank]
+        shard = Shard(mine, optimizer, parameters, self._workers, codec)
+        self._shard_bytes = sum(4 * value.numel() for value in shard.values.values())
+        return Server(self._comm, Desk(self._comm.rank, Gate(self._workers, self.mode), shard), self._workers)
+
+    def _facts(self, optimizer: torch.optim.Optimizer, *others: Any) -> list[tuple[str, str]]:
+        what = ("codec", "pull_codec", "piece_bytes")
+        facts = [("servers", str(self._servers)), ("workers", str(self._workers)), ("mode", str(self.mode))]
+        facts += [(name, repr(value)) for name, value in zip(what, others, strict=True)]
+        facts.append(("optimizer", type(optimizer).__name__))
+        return facts + [(f"parameter {i}", f"'{name}' {describe(p)}") for i, (name, p) in enumerate(self._named)]
+
+    def _working(self, call: str) -> Worker:
+        if self._worker is None:
+            raise InvalidArgument(f"{call}: rank {self._comm.rank} is a server only; it calls serve()")
+        if self._closed:
+            raise pycoll.Error(f"{call}: this ParameterServer is closed")
+        return self._worker
+
+
+class _AtExit:
+    """Closes a parameter server when the program ends well without having done so."""
+
+    def __init__(self, server: ParameterServer) -> None:
+        self._server = weakref.ref(server)
+        atexit.register(self._close)
+
+    def forget(self) -> None:
+        atexit.unregister(self._close)
+
+    def _close(self) -> None:
+        server = self._server()
+        if server is not None and getattr(sys, "last_value", None) is None:
+            server.close()
+
+
+def _serve(server: Server) -> None:
+    """In a thread: what is raised is kept by the server, for the worker to raise."""
+    try:
+        server.run()
+    except Exception:
+        assert server.error is not None
+
+
+def _wait(pending: Pending, wait: bool) -> Pending | None:
+    if not wait:
+        return pending
+    pending.wait()
+    return None
+
+
+def _ranks(what: str, given: Sequence[int] | None, size: int) -> list[int]:
+    ranks = list(range(size)) if given is None else sorted(set(given))
+    if not ranks or not all(isinstance(rank, int) and 0 <= rank < size for rank in ranks):
+        raise InvalidArgument(f"ParameterServer: {what} is {given!r}, wanted ranks from 0 to {size - 1}, at least one")
+    return ranks
+
+
+def _check(optimizer: torch.optim.Optimizer, named_parameters: Iterable[Named]) -> list[Named]:
+    """The optimizer's parameters with their names."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise InvalidArgument(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    named = [(name, parameter) for name, parameter in check_named(named_parameters) if id(parameter) in own]
+    if len({id(parameter) for _, parameter in named}) != len(own):
+        raise InvalidArgument("ParameterServer: named_parameters lacks some of the optimizer's parameters")
+    for name, parameter in named:
+        if parameter.device.type != "cpu" or parameter.dtype not in _DTYPES:
+            raise InvalidArgument(
+                f"parameter '{name}' is {describe(parameter)} on {parameter.device}; wanted float32, float16 or "
+                "bfloat16 on the CPU"
+            )
+    return named
+
+
+__all__ = ["ParameterServer"]

@@ -1,0 +1,39 @@
+"""An optimizer's options, and its state in pieces."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .pieces import Piece
+
+
+def options_of(group: dict[str, Any]) -> dict[str, Any]:
+    """What an optimizer's group says but for its parameters."""
+    return {key: value for key, value in group.items() if key not in ("params", "param_names")}
+
+
+def cut_state(state: dict[str, Any], piece: Piece, parameter: torch.Tensor) -> dict[str, Any]:
+    """The state of a piece: rows of what has the parameter's shape, all else as it is."""
+
+    def part(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.dim():
+            return piece.of(value).clone()
+        return copy.deepcopy(value)
+
+    return {key: part(value) for key, value in state.items()}
+
+
+def join_state(parameter: torch.Tensor, parts: Sequence[tuple[Piece, dict[str, Any]]]) -> dict[str, Any]:
+    """The state of a parameter from that of its pieces."""
+    first, state = parts[0]
+    joined = dict(state)
+    for key, value in state.items():
+        if isinstance(value, torch.Tensor) and value.dim() and value.shape == first.of(parameter).shape:
+            joined[key] = torch.zeros(parameter.shape, dtype=value.dtype)
+            for piece, own in parts:
+                piece.of(joined[key]).copy_(own[key])
+    return joined

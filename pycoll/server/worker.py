@@ -1,0 +1,189 @@
+"""A worker of a parameter server: gradients become requests, and replies the parameters' numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..buckets import Named
+from ..codec import Codec
+from ..errors import InvalidArgument, Timeout
+from .client import Client
+from .pieces import Entry, Piece, Reply, Request, Residuals, as_rows, flat
+from .state import join_state, options_of
+from .view import View
+
+Rows = list[tuple[int, "np.ndarray | None"]]  # pieces, and which of their rows; None: all
+
+
+class Pending:
+    """A push or pull under way."""
+
+    def __init__(self, future: Future[dict[int, Reply]], finish: Callable[[dict[int, Reply]], None] | None) -> None:
+        self._future, self._finish = future, finish
+
+    def done(self) -> bool:
+        """True if wait() would not wait."""
+        return self._future.done()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Waits; what was pulled is then in the parameters.
+
+        timeout: seconds; after them Timeout is raised, and the operation goes on. None: its own deadline holds.
+        """
+        try:
+            replies = self._future.result(timeout)
+        except FutureTimeout:
+            if self._future.done():
+                raise
+            raise Timeout(f"wait: the operation was not done within {timeout} s; it goes on") from None
+        if self._finish is not None:
+            finish, self._finish = self._finish, None
+            finish(replies)
+
+
+class Worker:
+    """Checks and starts what the user calls; encoding and decoding are jobs of the client's thread."""
+
+    def __init__(
+        self,
+        client: Client,
+        named: Sequence[Named],
+        pieces: Sequence[Piece],
+        codec: Codec | None,
+        pull_codec: Codec | None,
+    ) -> None:
+        self._client, self._named, self._pieces = client, named, pieces
+        self._by_name = {name: i for i, (name, _) in enumerate(named)}
+        self._of = [[piece for piece in pieces if piece.parameter == i] for i in range(len(named))]
+        self._residuals = Residuals(codec, stream=client.rank)
+        self._view = View(pieces, [parameter for _, parameter in named], pull_codec)
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._options = ""
+
+    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """From now on servers learn of changes in the options of this optimizer's groups."""
+        self._optimizer = optimizer
+        self._changed_options()
+
+    def start(self, gradients: Mapping[str, torch.Tensor | None] | None, wanted: Rows | None) -> Pending:
+        """A push (of `gradients`), a pull (of `wanted`), or both. Raises InvalidArgument."""
+        pushed = None if gradients is None else self._checked(gradients)
+        options = None if gradients is None else self._changed_options()
+        versions = dict(self._view.versions)
+
+        def job() -> dict[int, Reply]:
+            requests = {
+                server: Request(
+                    options,
+                    push=None if pushed is None else [],
+                    pull=None if wanted is None else [],
+                    base=versions.get(server, 0),
+                )
+                for server in self._client.servers
+            }
+            for server, entry in self._entries(pushed or []):
+                requests[server].push.append(entry)  # type: ignore[union-attr]
+            for index, rows in wanted or []:
+                requests[self._pieces[index].server].pull.append((index, rows))  # type: ignore[union-attr]
+            replies = self._client.ask(requests)
+            for reply in replies.values():
+                self._view.take(reply)
+            return replies
+
+        return Pending(self._client.submit(job), None if wanted is None else self._view.show)
+
+    def wanted(self, names: Iterable[str] | None, rows: Mapping[str, torch.Tensor] | None) -> Rows:
+        """What a pull is about. Raises InvalidArgument."""
+        limits = dict(rows or {})
+        chosen = list(self._by_name) if names is None else list(names)
+        wanted: Rows = []
+        for name in [*chosen, *limits]:
+            if name not in self._by_name:
+                raise InvalidArgument(f"pull: there is no parameter '{name}'")
+        for name in chosen:
+            i = self._by_name[name]
+            if name not in limits:
+                wanted += [(piece.index, None) for piece in self._of[i]]
+                continue
+            count = as_rows(self._named[i][1]).shape[0]
+            limit = np.unique(torch.as_tensor(limits[name]).numpy().astype(np.int64))
+            if limit.size and not (limit[0] >= 0 and limit[-1] < count):
+                raise InvalidArgument(
+                    f"pull: rows of '{name}' go from {limit[0]} to {limit[-1]}, wanted 0 to {count - 1}"
+                )
+            for piece in self._of[i]:
+                own = limit[(limit >= piece.begin) & (limit < piece.end)] - piece.begin
+                if own.size:
+                    wanted.append((piece.index, own))
+        return wanted
+
+    def optimizer_state(self) -> dict[torch.Tensor, dict[str, Any]]:
+        """The servers' state of each parameter."""
+        requests = {server: Request(state=True) for server in self._client.servers}
+        replies = self._client.submit(lambda: self._client.ask(requests)).result()
+        parts = {i: state for reply in replies.values() for i, state in (reply.state or {}).items()}
+        states = {}
+        for (_, parameter), pieces in zip(self._named, self._of, strict=True):
+            found = [(piece, parts[piece.index]) for piece in pieces if piece.index in parts]
+            if found:
+                states[parameter] = join_state(parameter, found)
+        return states
+
+    def stats(self) -> dict[str, Any]:
+        """Bytes to and from other ranks."""
+        return {"sent_bytes": self._client.sent_bytes, "received_bytes": self._client.received_bytes}
+
+    def leave(self) -> None:
+        """Tells the servers that this worker has finished, behind all that was started."""
+        requests = {server: Request(leave=True) for server in self._client.servers}
+        left = self._client.submit(lambda: self._client.ask(requests))
+        self._client.close()
+        left.result()
+
+    def _entries(self, gradients: list[tuple[int, torch.Tensor]]) -> Iterator[tuple[int, Entry]]:
+        """Each piece's entry, with its server."""
+        self._residuals.step()
+        for i, gradient in gradients:
+            if not gradient.is_sparse:
+                for piece in self._of[i]:
+                    yield piece.server, self._residuals.entry(piece, flat(piece.of(gradient)), None)
+                continue
+            gradient = gradient.coalesce()
+            rows, values = gradient.indices()[0].numpy(), gradient.values()
+            for piece in self._of[i]:
+                first, last = np.searchsorted(rows, [piece.begin, piece.end])
+                if first < last:
+                    own = rows[first:last] - piece.begin
+                    yield piece.server, self._residuals.entry(piece, flat(values[first:last]), own)
+
+    def _checked(self, gradients: Mapping[str, torch.Tensor | None]) -> list[tuple[int, torch.Tensor]]:
+        checked = []
+        for name, gradient in gradients.items():
+            if name not in self._by_name:
+                raise InvalidArgument(f"push: there is no parameter '{name}'")
+            if gradient is None:
+                continue
+            shape = self._named[self._by_name[name]][1].shape
+            if gradient.shape != shape or (gradient.is_sparse and gradient.sparse_dim() != 1):
+                raise InvalidArgument(
+                    f"push: the gradient of '{name}' is {list(gradient.shape)}, wanted {list(shape)}, dense or rows"
+                )
+            checked.append((self._by_name[name], gradient.detach()))
+        return checked
+
+    def _changed_options(self) -> list[dict[str, Any]] | None:
+        """The options of the groups if a scheduler, say, has changed them since the last call."""
+        if self._optimizer is None:
+            return None
+        now = [options_of(group) for group in self._optimizer.param_groups]
+        before, self._options = self._options, repr(now)
+        return now if before != self._options else None
+
+
+__all__ = ["Pending", "Worker"]
