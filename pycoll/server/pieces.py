@@ -47,6 +47,7 @@ class Request:
 
     options: list[dict[str, Any]] | None = None  # of the optimizer's groups
     push: list[Entry] | None = None
+    tables: list[int] = field(default_factory=list)  # parameters pushed by rows, also if none lies in a piece
     pull: list[tuple[int, np.ndarray | None]] | None = None  # pieces and rows
     base: int = 0  # version that the pushed gradients were computed from
     leave: bool = False

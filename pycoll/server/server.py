@@ -6,6 +6,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,11 +140,8 @@ class Server:
             if work is None:
                 time.sleep(_LOOK)
             else:
-                try:
+                with suppress(Timeout):  # its own one is raised by whoever waits for it next
                     work.wait(_LOOK)
-                except Timeout:
-                    if work.done():
-                        raise
             if self.error is not None:
                 raise self.error
             timeout = self._comm.timeout

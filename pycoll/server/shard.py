@@ -64,9 +64,21 @@ class Shard:
         for group, changed in zip(self._optimizer.param_groups, options, strict=True):
             group.update(changed)
 
-    def collect(self, worker: int, entries: Iterable[Entry]) -> None:
-        """Takes a worker's gradients for the next update."""
-        gradients = {}
+    def collect(self, worker: int, entries: Iterable[Entry], tables: Sequence[int]) -> None:
+        """Takes a worker's gradients for the next update.
+
+        A piece of a table without rows in it gets a gradient of no rows: optimizers count steps.
+        """
+        gradients = {
+            i: torch.sparse_coo_tensor(
+                torch.empty(1, 0, dtype=torch.int64),
+                torch.empty(0, *value.shape[1:]),
+                value.shape,
+                check_invariants=True,
+            )
+            for i, value in self.values.items()
+            if self.pieces[i].parameter in tables
+        }
         for entry in entries:
             value = self.values[entry.piece]
             gradient = torch.from_numpy(decode(entry.wire))

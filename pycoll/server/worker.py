@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent import futures
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,9 @@ Rows = list[tuple[int, "np.ndarray | None"]]  # pieces, and which of their rows;
 class Pending:
     """A push or pull under way."""
 
-    def __init__(self, future: Future[dict[int, Reply]], finish: Callable[[dict[int, Reply]], None] | None) -> None:
+    def __init__(
+        self, future: futures.Future[dict[int, Reply]], finish: Callable[[dict[int, Reply]], None] | None
+    ) -> None:
         self._future, self._finish = future, finish
 
     def done(self) -> bool:
@@ -36,12 +37,9 @@ class Pending:
 
         timeout: seconds; after them Timeout is raised, and the operation goes on. None: its own deadline holds.
         """
-        try:
-            replies = self._future.result(timeout)
-        except FutureTimeout:
-            if self._future.done():
-                raise
-            raise Timeout(f"wait: the operation was not done within {timeout} s; it goes on") from None
+        if not futures.wait([self._future], timeout).done:
+            raise Timeout(f"wait: the operation was not done within {timeout} s; it goes on")
+        replies = self._future.result()
         if self._finish is not None:
             finish, self._finish = self._finish, None
             finish(replies)
@@ -82,6 +80,7 @@ class Worker:
                 server: Request(
                     options,
                     push=None if pushed is None else [],
+                    tables=[i for i, gradient in pushed or [] if gradient.is_sparse],
                     pull=None if wanted is None else [],
                     base=versions.get(server, 0),
                 )
