@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import sys
 import threading
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -70,7 +69,7 @@ class ParameterServer:
             stay float32.
         pull_codec: how parameters are encoded on the way back, as differences from what the worker has; each server
             then keeps what each worker has.
-        piece_bytes: most bytes of a piece.
+        piece_bytes: most bytes of a piece; by default a sixteenth of a server's even share, 4 KiB to 4 MiB.
 
     Raises:
         InvalidArgument: an argument is wrong.
@@ -88,7 +87,7 @@ class ParameterServer:
         mode: str | Mode = "sync",
         codec: Codec | None = None,
         pull_codec: Codec | None = None,
-        piece_bytes: int = 1 << 20,
+        piece_bytes: int | None = None,
     ) -> None:
         parent = pycoll.init() if comm is None else comm
         self.mode = mode_of(mode)
@@ -96,11 +95,12 @@ class ParameterServer:
         neither = set(range(parent.size)) - set(self._servers) - set(self._workers)
         if neither:
             raise InvalidArgument(f"ParameterServer: rank {min(neither)} is neither a server nor a worker")
-        if isinstance(piece_bytes, bool) or not isinstance(piece_bytes, int) or piece_bytes < 1:
+        given = 1 if piece_bytes is None else piece_bytes
+        if isinstance(given, bool) or not isinstance(given, int) or given < 1:
             raise InvalidArgument(f"ParameterServer: piece_bytes is {piece_bytes!r}, wanted at least 1")
-        for given in (codec, pull_codec):
-            if given is not None:
-                most_bytes(given.at(0) if isinstance(given, Codec) else given, 1)
+        for each in (codec, pull_codec):
+            if each is not None:
+                most_bytes(each.at(0) if isinstance(each, Codec) else each, 1)  # raises here
         self._named = _check(optimizer, named_parameters)
         self._comm = parent.dup()
         try:
@@ -112,6 +112,9 @@ class ParameterServer:
         broadcast_tensors(self._comm, parameters, 0)
         broadcast_state_dict(self._comm, optimizer, 0)
         compressed = [Compression(Identity()).takes(parameter) for parameter in parameters]
+        if piece_bytes is None:
+            share = 4 * sum(parameter.numel() for parameter in parameters) // len(self._servers)
+            piece_bytes = min(max(share // 16, 4 << 10), 4 << 20)
         self._pieces = cut(self._named, self._servers, piece_bytes, compressed)
         self._server = self._make_server(optimizer, parameters, pull_codec) if self.is_server else None
         self._worker: Worker | None = None
@@ -125,7 +128,7 @@ class ParameterServer:
                 self._serving = threading.Thread(target=_serve, args=(self._server,), name="pycoll-server", daemon=True)
                 self._serving.start()
         self._closed = False
-        self._at_exit = _AtExit(self)
+        atexit.register(self._end)
 
     @property
     def is_server(self) -> bool:
@@ -206,7 +209,7 @@ class ParameterServer:
         if self._closed:
             return
         self._closed = True
-        self._at_exit.forget()
+        atexit.unregister(self._end)
         try:
             if self._worker is not None:
                 self._worker.leave()
@@ -227,11 +230,16 @@ class ParameterServer:
             self.close()
             return
         self._closed = True
-        self._at_exit.forget()
+        atexit.unregister(self._end)
         self._comm._abort(f"ended with {kind.__name__}: {error}"[:400])
         self._comm.close()
 
     # Inside.
+
+    def _end(self) -> None:
+        """At exit: a program that ends well has finished, though it has not said so."""
+        if getattr(sys, "last_value", None) is None:
+            self.close()
 
     def _make_server(
         self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor], codec: Codec | None
@@ -254,22 +262,6 @@ class ParameterServer:
         if self._closed:
             raise pycoll.Error(f"{call}: this ParameterServer is closed")
         return self._worker
-
-
-class _AtExit:
-    """Closes a parameter server when the program ends well without having done so."""
-
-    def __init__(self, server: ParameterServer) -> None:
-        self._server = weakref.ref(server)
-        atexit.register(self._close)
-
-    def forget(self) -> None:
-        atexit.unregister(self._close)
-
-    def _close(self) -> None:
-        server = self._server()
-        if server is not None and getattr(sys, "last_value", None) is None:
-            server.close()
 
 
 def _serve(server: Server) -> None:

@@ -95,7 +95,7 @@ class Residuals:
     def __init__(self, codec: Codec | None, stream: int) -> None:
         self._codec, self._stream = codec, stream
         self._kept: dict[int, np.ndarray] = {}
-        self._step = 0
+        self._step = -1
 
     def step(self) -> None:
         """The next entries belong to another step."""

@@ -38,7 +38,7 @@ class Shard:
         self._optimizer = self._rebuild(optimizer, parameters)
         encoded = [i for i, piece in self.pieces.items() if codec is not None and piece.compressed]
         self._held = {worker: {i: self._rows(i, None).copy() for i in encoded} for worker in workers}
-        self._pulls = dict.fromkeys(self._held, 0)
+        self._pulls = dict.fromkeys(self._held, -1)
         self._collected: dict[int, dict[int, torch.Tensor]] = {}
 
     def _rebuild(self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]) -> torch.optim.Optimizer:
