@@ -256,7 +256,50 @@ def test_delay_hides_communication_behind_the_next_step():
     assert waiting[0] < 0.2 and waiting[1]
 
 
-@pytest.mark.parametrize("mode", ["async", bounded(0), bounded(2)])
+def test_random_schedules_over_messages():
+    """Every push adds 1 to its worker's element, so that a pull shows what it contains: nobody else is asked."""
+
+    def run(comm):
+        reads = []
+        for seed in range(4 if QUICK else 12):
+            draw = random.Random(100 * seed + comm.rank)
+            staleness, pushes = seed % 4, 10
+            servers = [[0], [0, 1, 2, 3], [3, 2]][seed % 3]
+            workers = list(range(4)) if seed % 2 else [rank for rank in range(4) if rank or servers != [0]]
+            counts = torch.nn.Parameter(torch.zeros(4, 300))
+            optimizer = torch.optim.SGD([counts], lr=1)
+            mode = bounded(staleness)
+            with pycoll.ParameterServer(
+                optimizer, [("counts", counts)], comm, servers=servers, workers=workers, mode=mode, piece_bytes=1200
+            ) as ps:
+                if not ps.is_worker:
+                    ps.serve()
+                    continue
+                mine = torch.zeros_like(counts)
+                mine[comm.rank] = -1
+                for push in range(1, pushes + 1):
+                    if draw.random() < 0.1:
+                        time.sleep(0.002 * draw.randint(1, 3))
+                    pending = []
+                    if draw.random() < 0.5:
+                        ps.push_pull({"counts": mine})
+                    else:
+                        pending = [ps.push({"counts": mine}, wait=False), ps.pull(wait=False)]
+                    for each in pending:
+                        each.wait()
+                    seen = counts.detach()
+                    assert (seen == seen[:, :1]).all() and seen[comm.rank, 0] == push
+                    behind = [push - int(seen[other, 0]) for other in workers]
+                    assert max(behind) <= staleness, (seed, push, behind)
+                    reads.append((staleness, max(behind)))
+        return reads
+
+    reads = [read for found in loopback.run(4, run, timeout=30) for read in found]
+    assert len(reads) > (120 if QUICK else 400)
+    assert all((staleness, staleness) in reads for staleness in range(4))  # and is made use of
+
+
+@pytest.mark.parametrize("mode", ["async", bounded(2)])
 def test_bound_in_real_runs(mode):
     """Workers of random speed over messages: what the servers measured keeps the bound, and training works."""
 
@@ -421,7 +464,10 @@ def outcomes(ranks, body, timeout=20.0):
     begin = time.monotonic()
     loopback.run(ranks, run, timeout=timeout)
     assert time.monotonic() - begin < timeout + 6
-    assert not [t for t in threading.enumerate() if t.name == "pycoll-server"], "a server's thread is left"
+    left = [
+        thread.name for thread in threading.enumerate() if thread.name.startswith(("pycoll-server", "pycoll-worker"))
+    ]
+    assert not left
     return raised
 
 

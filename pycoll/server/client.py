@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import Error
 from .pieces import Reply, Request
-from .server import ANSWER, BODY, FAREWELL, REPLY, REQUEST, Server, post, receive
+from .server import ANSWER, BODY, FAREWELL, REPLY, REQUEST, Server, post, receive, tell
 
 if TYPE_CHECKING:
     from ..comm import Communicator
@@ -81,6 +81,6 @@ class Client:
                 if self._error is None:
                     self._error = error
                     if not isinstance(error, Error) or not self._comm.failed:
-                        self._comm._abort(f"ended with {type(error).__name__}: {error}"[:400])
+                        tell(self._comm, error)
                 future.set_exception(error)
             del item, job, future

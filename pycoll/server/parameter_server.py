@@ -24,7 +24,7 @@ from .client import Client
 from .desk import Desk
 from .gate import Gate, Mode, mode_of
 from .pieces import cut
-from .server import Server
+from .server import Server, tell
 from .shard import Shard
 from .worker import Pending, Worker
 
@@ -204,7 +204,7 @@ class ParameterServer:
     def close(self) -> None:
         """This worker has finished; waits for what it pushed, and where it serves as well for the other workers.
 
-        Raises what went wrong, unless a call has raised it before.
+        Raises what went wrong.
         """
         if self._closed:
             return
@@ -231,7 +231,14 @@ class ParameterServer:
             return
         self._closed = True
         atexit.unregister(self._end)
-        self._comm._abort(f"ended with {kind.__name__}: {error}"[:400])
+        assert error is not None
+        if self._server is not None:
+            self._server.fail(error)
+        tell(self._comm, error)
+        if self._worker is not None:
+            self._worker.stop()
+        if self._serving is not None:
+            self._serving.join()
         self._comm.close()
 
     # Inside.

@@ -33,6 +33,11 @@ def post(comm: Communicator, content: Any, to: int, tags: tuple[int, int]) -> tu
     return works, body.size
 
 
+def tell(comm: Communicator, error: BaseException) -> None:
+    """Makes the operations of all ranks raise what has happened here."""
+    comm._abort(f"ended with {type(error).__name__}: {error}"[:400])
+
+
 def receive(comm: Communicator, size: np.ndarray, source: int, tag: int) -> tuple[Any, int]:
     """The object whose size has come, and its bytes."""
     body = np.empty(int(size[0]), np.uint8)
@@ -109,7 +114,7 @@ class Server:
         with self._lock:
             if self.error is None:
                 self.error = error
-                self._comm._abort(f"ended with {type(error).__name__}: {error}"[:400])
+                tell(self._comm, error)
 
     def stats(self) -> dict[str, Any]:
         """What the desk has measured."""

@@ -142,8 +142,12 @@ class Worker:
         """Tells the servers that this worker has finished, behind all that was started."""
         requests = {server: Request(leave=True) for server in self._client.servers}
         left = self._client.submit(lambda: self._client.ask(requests))
-        self._client.close()
+        self.stop()
         left.result()
+
+    def stop(self) -> None:
+        """Ends the client's thread."""
+        self._client.close()
 
     def _entries(self, gradients: list[tuple[int, torch.Tensor]]) -> Iterator[tuple[int, Entry]]:
         """Each piece's entry, with its server."""
