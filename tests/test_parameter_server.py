@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import random
+import re
+import runpy
 import threading
 import time
 from pathlib import Path
@@ -580,6 +582,21 @@ def test_bad_arguments():
             ps.pull()
 
     loopback.run(2, body, timeout=20)
+
+
+# ---- The example
+
+
+def test_example(monkeypatch, capsys):
+    """With one worker of four slowed down; what it measures at length stands in docs/parameter-server.md."""
+    examples = Path(__file__).parent.parent / "examples"
+    monkeypatch.syspath_prepend(str(examples))
+    monkeypatch.setattr("sys.argv", ["parameter_server_digits.py", "--seconds", "0.8"])
+    runpy.run_path(str(examples / "parameter_server_digits.py"), run_name="__main__")
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    of_sync = {name: float(re.search(r"([0-9.]+)x", rows[name]).group(1)) for name in ("sync", "bounded(8)", "async")}
+    assert of_sync["async"] > 1.5 * of_sync["sync"]
+    assert "at most 0" in rows["sync"]
 
 
 # ---- Processes
