@@ -130,8 +130,9 @@ def test_modes():
     for wrong in (-1, True, 1.5):
         with pytest.raises(pycoll.InvalidArgument, match="staleness"):
             bounded(wrong)
-    with pytest.raises(pycoll.InvalidArgument, match="mode is 'fast'"):
-        mode_of("fast")
+    for wrong in ("fast", ["sync"]):
+        with pytest.raises(pycoll.InvalidArgument, match="mode is"):
+            mode_of(wrong)
 
 
 # ---- Placement

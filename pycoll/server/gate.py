@@ -40,7 +40,7 @@ def mode_of(mode: str | Mode) -> Mode:
     if isinstance(mode, Mode):
         return mode
     known = {"sync": Mode("sync", 0), "async": Mode("async", math.inf)}
-    if mode not in known:
+    if not isinstance(mode, str) or mode not in known:
         raise InvalidArgument(
             f'ParameterServer: mode is {mode!r}, wanted "sync", "async" or pycoll.server.bounded(staleness)'
         )

@@ -57,11 +57,8 @@ class PSOptimizer(WrappedOptimizer):
             raise InvalidArgument(f"PSOptimizer: delay is {delay!r}, wanted 0 or 1")
         if isinstance(optimizer, WrappedOptimizer):
             raise InvalidArgument(f"PSOptimizer: optimizer is a {type(optimizer).__name__} already")
-        named = list(named_parameters)
-        self.server = ParameterServer(optimizer, named, comm, **others)
+        self.server = ParameterServer(optimizer, named_parameters, comm, **others)
         self.optimizer = optimizer
-        own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        self._named = [(name, parameter) for name, parameter in named if id(parameter) in own]
         self._delay = delay
         self._pending: Pending | None = None
 
@@ -83,7 +80,9 @@ class PSOptimizer(WrappedOptimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        gradients = {name: parameter.grad for name, parameter in self._named if parameter.grad is not None}
+        gradients = {
+            name: parameter.grad for name, parameter in self.server.named_parameters if parameter.grad is not None
+        }
         if self._delay:
             gradients = {name: gradient.clone() for name, gradient in gradients.items()}
         pending = self.server.push_pull(gradients, wait=False)

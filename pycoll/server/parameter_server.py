@@ -103,6 +103,7 @@ class ParameterServer:
                 most_bytes(each.at(0) if isinstance(each, Codec) else each, 1)  # raises here
         self._named = _check(optimizer, named_parameters)
         self._comm = parent.dup()
+        self._comm.timeout = parent.timeout
         try:
             check_agreement(self._comm, "ParameterServer", self._facts(optimizer, codec, pull_codec, piece_bytes))
         except MismatchError:
@@ -129,6 +130,11 @@ class ParameterServer:
                 self._serving.start()
         self._closed = False
         atexit.register(self._end)
+
+    @property
+    def named_parameters(self) -> list[Named]:
+        """The optimizer's parameters, each with the name that push and pull take."""
+        return list(self._named)
 
     @property
     def is_server(self) -> bool:
@@ -298,8 +304,12 @@ def _check(optimizer: torch.optim.Optimizer, named_parameters: Iterable[Named]) 
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise InvalidArgument(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
     own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    named = [(name, parameter) for name, parameter in check_named(named_parameters) if id(parameter) in own]
-    if len({id(parameter) for _, parameter in named}) != len(own):
+    first: dict[int, Named] = {}  # of tied parameters, the first name holds
+    for name, parameter in check_named(named_parameters):
+        if id(parameter) in own:
+            first.setdefault(id(parameter), (name, parameter))
+    named = list(first.values())
+    if len(named) != len(own):
         raise InvalidArgument("ParameterServer: named_parameters lacks some of the optimizer's parameters")
     for name, parameter in named:
         if parameter.device.type != "cpu" or parameter.dtype not in _DTYPES:
