@@ -1,0 +1,267 @@
+"""Averaging with neighbours: one exchange a step, plain, by push-sum, or of compressed differences."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..agree import check_agreement
+from ..codec import Codec, SharedScale, decode, encode, most_bytes
+from ..errors import Error, InvalidArgument
+from .topology import Topology
+
+if TYPE_CHECKING:
+    from ..comm import Communicator
+
+
+class Gossip:
+    """Brings an array of each rank to the mean of all of them, a few neighbours at a time.
+
+    ::
+
+        gossip = pycoll.gossip.Gossip(comm, pycoll.gossip.Exponential())
+        for ...:
+            x -= rate * gradient(x)
+            gossip.mix(x)
+
+    Three ways, of one array a Gossip:
+
+    - plain: x becomes W x (Lian et al., arXiv 1705.09056);
+    - ``push_sum=True``: a weight travels with the array and is divided out (Kempe et al., FOCS 2003; for training
+      Assran et al., arXiv 1811.10792), so that topologies that are not balanced come to the mean as well;
+    - ``codec=``: CHOCO (Koloskova et al., arXiv 1902.00340). Ranks send what an array differs from that which their
+      neighbours know of it, encoded; what a codec leaves out is in the next difference, which is error feedback. Each
+      rank keeps two arrays for that, however many neighbours it has.
+
+    Construction is collective, and so is a first call of mix() or start(). Messages travel on a duplicate of `comm`.
+
+    Args:
+        comm: the ranks.
+        topology: one of pycoll.gossip, alike on all ranks; with a codec it must be static and balanced.
+        codec: any of pycoll.codec but SharedScale and PowerSGD, which need all ranks. Arrays are float32 then.
+        gamma: part of the way to go towards the neighbours, above 0 and at most 1: by default 1, with a codec 0.4.
+            The coarser a codec, the smaller it must be: top-k of 1 % wants about 0.05, else arrays grow without end.
+        push_sum: for topologies that are not balanced.
+
+    Raises:
+        InvalidArgument: an argument is wrong, or the topology has no such number of ranks.
+        MismatchError: ranks called with different ones, on every rank.
+    """
+
+    def __init__(
+        self,
+        comm: Communicator,
+        topology: Topology,
+        *,
+        codec: Codec | None = None,
+        gamma: float | None = None,
+        push_sum: bool = False,
+    ) -> None:
+        if gamma is None:
+            gamma = 1.0 if codec is None else 0.4
+        _check(topology, codec, gamma, push_sum)
+        topology.check(comm.size)
+        self.topology, self.codec, self.gamma, self.push_sum = topology, codec, float(gamma), push_sum
+        self.step = 0  # number of the next exchange
+        self.weight = 1.0  # of push-sum
+        self._comm = comm.dup()
+        self._state: dict[str, np.ndarray] = {}  # numerator; or known (of this rank, to all) and sums (W known)
+        self._correction: np.ndarray | None = None  # of an exchange that has come in
+        self._sent: np.ndarray | None = None
+        self._receiving: list[tuple[float, np.ndarray, Any]] = []  # weight, message, work
+        self._sending: list[Any] = []
+        self._agreed: tuple[int, str] | None = None
+        try:
+            facts = [("topology", repr(topology)), ("codec", repr(codec)), ("gamma", repr(self.gamma))]
+            check_agreement(self._comm, "Gossip", facts + [("push_sum", repr(push_sum))])
+        except Error:
+            self._comm.close()
+            raise
+
+    def mix(self, x: Any) -> Any:
+        """One exchange, in place; returns x. float32 or float64, contiguous; NumPy or a torch tensor on the CPU."""
+        self.start(x)
+        return self.finish(x)
+
+    def start(self, x: Any) -> None:
+        """Sends x to the neighbours and returns. x may be changed until finish(): it will get what mix() would have
+        added to it as it is now."""
+        values = self._values(x)
+        if self._sent is not None:
+            raise InvalidArgument("Gossip: start() after a start() that was not finished")
+        message = self._message(values)
+        rank, size = self._comm.rank, self._comm.size
+        self._sent = message
+        self._receiving, self._sending = [], []
+        for source in range(size):
+            peers = self.topology.peers(source, size, self.step) if source != rank else ()
+            if rank in peers:
+                place = np.empty_like(message)
+                work = self._comm.recv(place, source, wait=False)
+                self._receiving.append((1 / (1 + len(peers)), place, work))
+        for peer in self.topology.peers(rank, size, self.step):
+            self._sending.append(self._comm.send(message, peer, wait=False))
+
+    def finish(self, x: Any) -> Any:
+        """Waits for the neighbours' and adds what they make of the difference; returns x."""
+        values = self._values(x)
+        self._receive()
+        if self._correction is None:
+            raise InvalidArgument("Gossip: finish() without a start()")
+        values += self._correction
+        self._correction = None
+        return x
+
+    def consensus_distance(self, x: Any) -> float:
+        """Root mean square, over ranks, of the distance of x from the mean over ranks. Collective: an allreduce."""
+        values = self._values(x).astype(np.float64)
+        mean = self._comm.allreduce(values.copy(), op="avg")
+        square = self._comm.allreduce(np.array([np.square(values - mean).sum()]), op="avg")
+        return math.sqrt(float(square[0]))
+
+    @property
+    def spectral_gap(self) -> float:
+        """How fast plain exchanges come to consensus: see Topology.spectral_gap."""
+        return self.topology.spectral_gap(self._comm.size)
+
+    def average(self, x: Any) -> Any:
+        """Sets x to that to which exchanges would bring it, exactly, on all ranks; returns x. Collective."""
+        values = self._values(x)
+        if self._sent is not None:
+            self.finish(x)
+        if self.push_sum:
+            values[:] = self._updated_numerator(values)
+            self.weight = 1.0
+            self._state.clear()
+        self._comm.allreduce(values, op="avg")  # weights sum to the number of ranks
+        return x
+
+    def stats(self) -> dict[str, int]:
+        """What the exchanges' communicator has done on this rank, bytes on the wire among them."""
+        return self._comm.stats()
+
+    def state_dict(self) -> dict[str, Any]:
+        """This rank's state; differs from rank to rank. Waits for the neighbours of an exchange under way."""
+        self._receive()
+        arrays = {name: array.copy() for name, array in self._state.items()}
+        pending = None if self._correction is None else self._correction.copy()
+        who = {"rank": self._comm.rank, "ranks": self._comm.size}
+        return {**who, "step": self.step, "weight": self.weight, "arrays": arrays, "pending": pending}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what state_dict() gave on the same rank of as many ranks. Raises InvalidArgument for another's."""
+        who = state["rank"], state["ranks"]
+        if who != (self._comm.rank, self._comm.size):
+            raise InvalidArgument(
+                f"Gossip: a state of rank {who[0]} of {who[1]} was given to rank {self._comm.rank} of {self._comm.size}"
+            )
+        self._receive()
+        self.step, self.weight = state["step"], state["weight"]
+        self._state = {name: np.array(array) for name, array in state["arrays"].items()}
+        self._correction = None if state["pending"] is None else np.array(state["pending"])
+
+    def close(self) -> None:
+        """Closes the communicator; collective, in the sense that others' exchanges with this rank then raise."""
+        self._comm.close()
+
+    # Inside.
+
+    def _message(self, values: np.ndarray) -> np.ndarray:
+        """What neighbours get: the array, with push-sum's weight behind it, or an encoded difference."""
+        if self.codec is not None:
+            if not self._state:
+                self._state = {name: np.zeros_like(values) for name in ("known", "sums")}
+            codec = self.codec.at(self.step)
+            # Of one length on all ranks, so that a message needs no other to announce it.
+            wire = np.zeros(most_bytes(codec, values.size), np.uint8)
+            encode(values - self._state["known"], codec, step=self.step, stream=self._comm.rank, wire=wire)
+            return wire
+        if self.push_sum:
+            return np.append(self._updated_numerator(values), values.dtype.type(self.weight))
+        return values.copy()
+
+    def _updated_numerator(self, values: np.ndarray) -> np.ndarray:
+        """Push-sum's array is x · weight; what was added to x since the last exchange counts whole."""
+        if "numerator" not in self._state:
+            return values.copy()
+        numerator = self._state["numerator"]
+        return numerator + (values - numerator / self.weight)
+
+    def _receive(self) -> None:
+        """Waits for an exchange under way, if there is one, and knows then what is to be added."""
+        if self._sent is None:
+            return
+        for _, _, work in self._receiving:
+            work.wait()
+        for work in self._sending:
+            work.wait()
+        message, self._sent = self._sent, None
+        own = 1 / (1 + len(self._sending))
+        self._correction = self._of_known(message, own) if self.codec is not None else self._of_arrays(message, own)
+        self._receiving, self._sending = [], []
+        self.step += 1
+
+    def _of_arrays(self, message: np.ndarray, own: float) -> np.ndarray:
+        mixed = message * message.dtype.type(own)
+        for weight, received, _ in self._receiving:
+            mixed += received * received.dtype.type(weight)
+        if not self.push_sum:
+            return (mixed - message) * message.dtype.type(self.gamma)
+        before = message[:-1] / message[-1]
+        self.weight = float(mixed[-1])
+        self._state["numerator"] = mixed[:-1]
+        return mixed[:-1] / mixed[-1] - before
+
+    def _of_known(self, message: np.ndarray, own: float) -> np.ndarray:
+        known, sums = self._state["known"], self._state["sums"]
+        for weight, wire, _ in [(own, message, None), *self._receiving]:
+            difference = decode(wire, np.empty_like(known))
+            if wire is message:
+                known += difference
+            difference *= np.float32(weight)
+            sums += difference
+        return (sums - known) * np.float32(self.gamma)
+
+    def _values(self, x: Any) -> np.ndarray:
+        """x as one row of numbers, in place. The first time, ranks compare how many there are, and of what type."""
+        values = x.detach() if hasattr(x, "detach") else x
+        try:
+            values = values.numpy() if hasattr(values, "numpy") else np.asarray(values)
+        except TypeError:  # torch's words for bfloat16 and for what is on a device
+            values = None
+        if not isinstance(values, np.ndarray) or not values.flags.c_contiguous or not values.flags.writeable:
+            raise InvalidArgument("Gossip: wanted a contiguous NumPy array, or a torch tensor on the CPU, to write to")
+        wanted = ("float32",) if self.codec is not None else ("float32", "float64")
+        if values.dtype.name not in wanted:
+            raise InvalidArgument(f"Gossip: x is {values.dtype.name}, wanted {' or '.join(wanted)}")
+        kind = values.size, values.dtype.name
+        if self._agreed is None:
+            check_agreement(self._comm, "Gossip", [("the array", f"{kind[1]}[{kind[0]}]")])
+            self._agreed = kind
+        if kind != self._agreed:
+            raise InvalidArgument(f"Gossip: x is {kind[1]}[{kind[0]}], before it was {self._agreed[1]}[{self._agreed[0]}]")
+        return values.reshape(-1)
+
+
+def _check(topology: Any, codec: Any, gamma: Any, push_sum: Any) -> None:
+    if not isinstance(topology, Topology):
+        raise InvalidArgument(f"Gossip: topology is {topology!r}, wanted one of pycoll.gossip, Ring() for example")
+    if isinstance(gamma, bool) or not isinstance(gamma, (int, float)) or not 0 < gamma <= 1:
+        raise InvalidArgument(f"Gossip: gamma is {gamma!r}, wanted above 0 and at most 1")
+    if not isinstance(push_sum, bool):
+        raise InvalidArgument(f"Gossip: push_sum is {push_sum!r}, wanted True or False")
+    if push_sum and (codec is not None or gamma != 1):
+        raise InvalidArgument("Gossip: push_sum has neither a codec nor a gamma below 1")
+    if not topology.balanced and not push_sum:
+        raise InvalidArgument(f"Gossip: {topology!r} is not balanced, so only push_sum=True comes to the mean")
+    if codec is None:
+        return
+    if not isinstance(codec, Codec) or isinstance(codec, SharedScale) or not hasattr(codec.at(0), "core"):
+        raise InvalidArgument(f"Gossip: codec is {codec!r}, wanted one of pycoll.codec that needs no other ranks")
+    if not topology.static:
+        raise InvalidArgument(f"Gossip: {topology!r} changes from step to step; a codec wants one that is static")
+
+
+__all__ = ["Gossip"]
