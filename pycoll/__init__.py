@@ -24,7 +24,9 @@ from .powersgd import PowerSGD
 from .schedule import Warmup
 
 if TYPE_CHECKING:
+    from . import gossip
     from .compression import Compression
+    from .local import DiLoCo, LocalSGD
     from .optim import DistributedOptimizer
     from .pool import TaskPool
     from .sharded import ShardedOptimizer
@@ -53,6 +55,14 @@ def __getattr__(name: str) -> Any:
         from .compression import Compression
 
         return Compression
+    if name in ("DiLoCo", "LocalSGD"):
+        from . import local
+
+        return getattr(local, name)
+    if name == "gossip":
+        import importlib
+
+        return importlib.import_module("pycoll.gossip")  # "from . import" would ask here again
     raise AttributeError(f"module 'pycoll' has no attribute {name!r}")
 
 
@@ -62,6 +72,7 @@ __all__ = [
     "Communicator",
     "Compression",
     "DeviceError",
+    "DiLoCo",
     "DistributedOptimizer",
     "Error",
     "Feedback",
@@ -70,6 +81,7 @@ __all__ = [
     "Int4",
     "Int8",
     "InvalidArgument",
+    "LocalSGD",
     "MismatchError",
     "PeerFailed",
     "PowerSGD",
@@ -85,5 +97,6 @@ __all__ = [
     "Work",
     "__version__",
     "algorithms",
+    "gossip",
     "init",
 ]

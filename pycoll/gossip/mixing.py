@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..agree import check_agreement
-from ..codec import Codec, SharedScale, decode, encode, most_bytes
+from ..codec import Codec, RandomK, SharedScale, Sign, TopK, decode, encode, most_bytes
 from ..errors import Error, InvalidArgument
+from ..powersgd import PowerSGD
 from .topology import Topology
 
 if TYPE_CHECKING:
     from ..comm import Communicator
+
+
+_HEADER = 32  # bytes of a message before its elements: docs/wire.md
 
 
 class Gossip:
@@ -30,7 +34,8 @@ class Gossip:
 
     - plain: x becomes W x (Lian et al., arXiv 1705.09056);
     - ``push_sum=True``: a weight travels with the array and is divided out (Kempe et al., FOCS 2003; for training
-      Assran et al., arXiv 1811.10792), so that topologies that are not balanced come to the mean as well;
+      Assran et al., arXiv 1811.10792), so that topologies that are not balanced come to the mean as well. What is added
+      to x between exchanges counts by the rank's weight at that time; weights are 1 in the mean over ranks;
     - ``codec=``: CHOCO (Koloskova et al., arXiv 1902.00340). Ranks send what an array differs from that which their
       neighbours know of it, encoded; what a codec leaves out is in the next difference, which is error feedback. Each
       rank keeps two arrays for that, however many neighbours it has.
@@ -41,8 +46,9 @@ class Gossip:
         comm: the ranks.
         topology: one of pycoll.gossip, alike on all ranks; with a codec it must be static and balanced.
         codec: any of pycoll.codec but SharedScale and PowerSGD, which need all ranks. Arrays are float32 then.
-        gamma: part of the way to go towards the neighbours, above 0 and at most 1: by default 1, with a codec 0.4.
-            The coarser a codec, the smaller it must be: top-k of 1 % wants about 0.05, else arrays grow without end.
+        gamma: part of the way to go towards the neighbours, above 0 and at most 1. By default 1 without a codec; 0.8
+            for dense ones, 0.05 for Sign, 2 · ratio (at most 0.8) for TopK and ratio / 2 for RandomK. Too large a gamma
+            lets what codecs leave out grow without end; docs/gossip.md has what was found.
         push_sum: for topologies that are not balanced.
 
     Raises:
@@ -60,18 +66,19 @@ class Gossip:
         push_sum: bool = False,
     ) -> None:
         if gamma is None:
-            gamma = 1.0 if codec is None else 0.4
+            gamma = _gamma_of(codec)
         _check(topology, codec, gamma, push_sum)
         topology.check(comm.size)
         self.topology, self.codec, self.gamma, self.push_sum = topology, codec, float(gamma), push_sum
         self.step = 0  # number of the next exchange
         self.weight = 1.0  # of push-sum
         self._comm = comm.dup()
-        self._state: dict[str, np.ndarray] = {}  # numerator; or known (of this rank, to all) and sums (W known)
+        self._state: dict[str, np.ndarray] = {}  # of a codec: what all know of this rank, and W times that
         self._correction: np.ndarray | None = None  # of an exchange that has come in
         self._sent: np.ndarray | None = None
         self._receiving: list[tuple[float, np.ndarray, Any]] = []  # weight, message, work
         self._sending: list[Any] = []
+        self._messages = self._wire_bytes = 0
         self._agreed: tuple[int, str] | None = None
         try:
             facts = [("topology", repr(topology)), ("codec", repr(codec)), ("gamma", repr(self.gamma))]
@@ -103,6 +110,8 @@ class Gossip:
                 self._receiving.append((1 / (1 + len(peers)), place, work))
         for peer in self.topology.peers(rank, size, self.step):
             self._sending.append(self._comm.send(message, peer, wait=False))
+        self._messages += len(self._sending)
+        self._wire_bytes += len(self._sending) * (message.nbytes + _HEADER)
 
     def finish(self, x: Any) -> Any:
         """Waits for the neighbours' and adds what they make of the difference; returns x."""
@@ -132,15 +141,14 @@ class Gossip:
         if self._sent is not None:
             self.finish(x)
         if self.push_sum:
-            values[:] = self._updated_numerator(values)
+            values *= self.weight
             self.weight = 1.0
-            self._state.clear()
         self._comm.allreduce(values, op="avg")  # weights sum to the number of ranks
         return x
 
     def stats(self) -> dict[str, int]:
-        """What the exchanges' communicator has done on this rank, bytes on the wire among them."""
-        return self._comm.stats()
+        """Exchanges, messages sent by this rank, and their wire_bytes, a header of 32 bytes each included."""
+        return {"exchanges": self.step, "messages": self._messages, "wire_bytes": self._wire_bytes}
 
     def state_dict(self) -> dict[str, Any]:
         """This rank's state; differs from rank to rank. Waits for the neighbours of an exchange under way."""
@@ -172,22 +180,17 @@ class Gossip:
         """What neighbours get: the array, with push-sum's weight behind it, or an encoded difference."""
         if self.codec is not None:
             if not self._state:
-                self._state = {name: np.zeros_like(values) for name in ("known", "sums")}
+                # float64: what rounding left different between ranks would pull on x at every step to come.
+                self._state = {name: np.zeros(values.size) for name in ("known", "sums")}
             codec = self.codec.at(self.step)
             # Of one length on all ranks, so that a message needs no other to announce it.
             wire = np.zeros(most_bytes(codec, values.size), np.uint8)
-            encode(values - self._state["known"], codec, step=self.step, stream=self._comm.rank, wire=wire)
+            difference = (values - self._state["known"]).astype(np.float32)
+            encode(difference, codec, step=self.step, stream=self._comm.rank, wire=wire)
             return wire
         if self.push_sum:
-            return np.append(self._updated_numerator(values), values.dtype.type(self.weight))
+            return np.append(values * values.dtype.type(self.weight), values.dtype.type(self.weight))
         return values.copy()
-
-    def _updated_numerator(self, values: np.ndarray) -> np.ndarray:
-        """Push-sum's array is x · weight; what was added to x since the last exchange counts whole."""
-        if "numerator" not in self._state:
-            return values.copy()
-        numerator = self._state["numerator"]
-        return numerator + (values - numerator / self.weight)
 
     def _receive(self) -> None:
         """Waits for an exchange under way, if there is one, and knows then what is to be added."""
@@ -211,18 +214,16 @@ class Gossip:
             return (mixed - message) * message.dtype.type(self.gamma)
         before = message[:-1] / message[-1]
         self.weight = float(mixed[-1])
-        self._state["numerator"] = mixed[:-1]
         return mixed[:-1] / mixed[-1] - before
 
     def _of_known(self, message: np.ndarray, own: float) -> np.ndarray:
         known, sums = self._state["known"], self._state["sums"]
         for weight, wire, _ in [(own, message, None), *self._receiving]:
-            difference = decode(wire, np.empty_like(known))
+            difference = decode(wire, np.empty(known.size, np.float32))
             if wire is message:
                 known += difference
-            difference *= np.float32(weight)
-            sums += difference
-        return (sums - known) * np.float32(self.gamma)
+            sums += weight * difference.astype(np.float64)
+        return ((sums - known) * self.gamma).astype(np.float32)
 
     def _values(self, x: Any) -> np.ndarray:
         """x as one row of numbers, in place. The first time, ranks compare how many there are, and of what type."""
@@ -241,8 +242,18 @@ class Gossip:
             check_agreement(self._comm, "Gossip", [("the array", f"{kind[1]}[{kind[0]}]")])
             self._agreed = kind
         if kind != self._agreed:
-            raise InvalidArgument(f"Gossip: x is {kind[1]}[{kind[0]}], before it was {self._agreed[1]}[{self._agreed[0]}]")
+            raise InvalidArgument(
+                f"Gossip: x is {kind[1]}[{kind[0]}], before it was {self._agreed[1]}[{self._agreed[0]}]"
+            )
         return values.reshape(-1)
+
+
+def _gamma_of(codec: Any) -> float:
+    if isinstance(codec, (TopK, RandomK)):
+        if not isinstance(codec.ratio, (int, float)) or codec.k:
+            raise InvalidArgument(f"Gossip: wanted a gamma for {codec!r}; docs/gossip.md says how large")
+        return min(0.8, (2 if isinstance(codec, TopK) else 0.5) * codec.ratio)
+    return 1.0 if codec is None else 0.05 if isinstance(codec, Sign) else 0.8
 
 
 def _check(topology: Any, codec: Any, gamma: Any, push_sum: Any) -> None:
@@ -258,7 +269,7 @@ def _check(topology: Any, codec: Any, gamma: Any, push_sum: Any) -> None:
         raise InvalidArgument(f"Gossip: {topology!r} is not balanced, so only push_sum=True comes to the mean")
     if codec is None:
         return
-    if not isinstance(codec, Codec) or isinstance(codec, SharedScale) or not hasattr(codec.at(0), "core"):
+    if not isinstance(codec, Codec) or isinstance(codec, (SharedScale, PowerSGD)):
         raise InvalidArgument(f"Gossip: codec is {codec!r}, wanted one of pycoll.codec that needs no other ranks")
     if not topology.static:
         raise InvalidArgument(f"Gossip: {topology!r} changes from step to step; a codec wants one that is static")

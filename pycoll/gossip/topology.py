@@ -51,7 +51,7 @@ class Topology:
         """1 - the factor by which the distance from consensus shrinks in a step, in the long run; 0 to 1.
 
         Where the topology repeats, by the second largest eigenvalue of W, or of the product of a period's. Where it is
-        drawn anew, by that of the mean of W^T W over 2000 steps (Boyd et al., IEEE Trans. Inf. Theory 52(6), 2006): the
+        drawn anew, by that of the mean of W^T W over 1000 steps (Boyd et al., IEEE Trans. Inf. Theory 52(6), 2006): the
         factor of the root mean square distance, of which single runs are often a little better.
         """
         self.check(size)
@@ -195,7 +195,7 @@ def _check_seed(who: str, seed: object) -> None:
         raise InvalidArgument(f"{who}: seed is {seed!r}, wanted a whole number of at least 0")
 
 
-def _mean_square(topology: Topology, size: int, steps: int = 2000) -> float:
+def _mean_square(topology: Topology, size: int, steps: int = 1000) -> float:
     """The largest eigenvalue of the mean of W^T W over vectors that sum to zero, which W leaves such."""
     centred = np.eye(size) - 1 / size
     matrices = (topology.matrix(size, step) @ centred for step in range(steps))
