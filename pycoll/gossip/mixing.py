@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,6 +79,7 @@ class Gossip:
         self._sent: np.ndarray | None = None
         self._receiving: list[tuple[float, np.ndarray, Any]] = []  # weight, message, work
         self._sending: list[Any] = []
+        self._plans: dict[int, tuple[list[tuple[int, float]], Sequence[int]]] = {}  # of steps to come, where they recur
         self._messages = self._wire_bytes = 0
         self._agreed: tuple[int, str] | None = None
         try:
@@ -99,16 +101,12 @@ class Gossip:
         if self._sent is not None:
             raise InvalidArgument("Gossip: start() after a start() that was not finished")
         message = self._message(values)
-        rank, size = self._comm.rank, self._comm.size
+        sources, peers = self._neighbours()
         self._sent = message
-        self._receiving, self._sending = [], []
-        for source in range(size):
-            peers = self.topology.peers(source, size, self.step) if source != rank else ()
-            if rank in peers:
-                place = np.empty_like(message)
-                work = self._comm.recv(place, source, wait=False)
-                self._receiving.append((1 / (1 + len(peers)), place, work))
-        for peer in self.topology.peers(rank, size, self.step):
+        for source, weight in sources:
+            place = np.empty_like(message)
+            self._receiving.append((weight, place, self._comm.recv(place, source, wait=False)))
+        for peer in peers:
             self._sending.append(self._comm.send(message, peer, wait=False))
         self._messages += len(self._sending)
         self._wire_bytes += len(self._sending) * (message.nbytes + _HEADER)
@@ -176,6 +174,19 @@ class Gossip:
 
     # Inside.
 
+    def _neighbours(self) -> tuple[list[tuple[int, float]], Sequence[int]]:
+        """Of this step: whom this rank hears, with what weight; and whom it tells."""
+        rank, size = self._comm.rank, self._comm.size
+        period = self.topology.period(size)
+        step = self.step if period is None else self.step % period
+        if step not in self._plans:
+            peers = [self.topology.peers(source, size, step) for source in range(size)]
+            heard = [(source, 1 / (1 + len(its))) for source, its in enumerate(peers) if rank in its]
+            if period is None:
+                self._plans.clear()
+            self._plans[step] = heard, peers[rank]
+        return self._plans[step]
+
     def _message(self, values: np.ndarray) -> np.ndarray:
         """What neighbours get: the array, with push-sum's weight behind it, or an encoded difference."""
         if self.codec is not None:
@@ -227,11 +238,12 @@ class Gossip:
 
     def _values(self, x: Any) -> np.ndarray:
         """x as one row of numbers, in place. The first time, ranks compare how many there are, and of what type."""
-        values = x.detach() if hasattr(x, "detach") else x
-        try:
-            values = values.numpy() if hasattr(values, "numpy") else np.asarray(values)
-        except TypeError:  # torch's words for bfloat16 and for what is on a device
-            values = None
+        values = x
+        if hasattr(x, "detach"):  # a torch tensor
+            try:
+                values = x.detach().numpy()
+            except TypeError:  # torch's words for bfloat16, and for what is on a device
+                values = None
         if not isinstance(values, np.ndarray) or not values.flags.c_contiguous or not values.flags.writeable:
             raise InvalidArgument("Gossip: wanted a contiguous NumPy array, or a torch tensor on the CPU, to write to")
         wanted = ("float32",) if self.codec is not None else ("float32", "float64")
