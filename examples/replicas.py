@@ -68,7 +68,7 @@ def train(comm, data, label, wrap, *, steps=300, batch=16, lr=0.05, inner=None, 
 
 
 def over_ranks(function, threads):
-    """Calls function(comm) on the ranks that a launcher started; alone, on so many threads. Returns rank 0's, else None."""
+    """Calls function(comm) on the ranks that a launcher started, or alone on so many threads; what it gives rank 0."""
     torch.set_num_threads(1)  # ranks share the cores
     with pycoll.init() as comm:
         if comm.size > 1:

@@ -59,10 +59,9 @@ def test_spectral_gaps():
         assert Ring().spectral_gap(size) == pytest.approx(2 / 3 * (1 - math.cos(2 * math.pi / size)))
     assert Torus().spectral_gap(16) == pytest.approx(0.4)
     assert OnePeerExponential().spectral_gap(8) == 1 > OnePeerExponential().spectral_gap(9)
-    for size in (4, 8, 16):  # E[W^T W] = E[W], whose second eigenvalue is (size - 2) / (2 size - 2)
-        assert RandomMatching().spectral_gap(size) == pytest.approx(
-            1 - math.sqrt((size - 2) / (2 * size - 2)), rel=0.08
-        )
+    for size in (4, 7, 16):  # drawn, and without drawing
+        drawn = Topology.mean_square(RandomMatching(), size)
+        assert RandomMatching().mean_square(size) == pytest.approx(drawn, rel=0.08)
 
 
 class Line(Topology):
@@ -218,21 +217,17 @@ def test_training_is_as_good_as_with_allreduce():
     ways = {
         "all-reduce": pycoll.DistributedOptimizer,
         "exponential": pycoll.gossip.GossipOptimizer,
-        "CHOCO": partial(pycoll.gossip.GossipOptimizer, topology=Torus(), codec=pycoll.TopK(0.01), gamma=0.05),
     }
 
     def train(comm):
         return [
-            replicas.train(comm, data, label, lambda o, named, w=wrap: w(o, named, comm), steps=130)
+            replicas.train(comm, data, label, lambda o, named, w=wrap: w(o, named, comm), steps=70, lr=0.12)
             for label, wrap in ways.items()
         ]
 
     digits.torch.set_num_threads(1)
-    dense, gossip, choco = loopback.run(16, train, timeout=100)[0]
+    dense, gossip = loopback.run(16, train, timeout=100)[0]
     assert dense.accuracy > 0.95 and gossip.accuracy > dense.accuracy - 0.01
-    # So few steps are too few for it to be as good: examples/gossip_digits.py gives it more.
-    assert choco.accuracy > 0.93 and choco.losses[0] > 2 and np.mean(choco.losses[-10:]) < 0.1
-    assert choco.wire_bytes * 20 < dense.wire_bytes
 
 
 def examples():

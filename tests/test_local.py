@@ -149,7 +149,7 @@ def test_training_goes_on_from_a_checkpoint(how):
 
 
 def test_accuracy_and_bytes():
-    """4 ranks, 200 steps of AdamW on digits: at least 20 times fewer bytes than averaging gradients, as good a model."""
+    """4 ranks, 200 steps of AdamW on digits: 20 times fewer bytes than averaging gradients, and as good a model."""
     pytest.importorskip("sklearn")
     pytest.importorskip("tqdm")
     sys.path.insert(0, str(EXAMPLES))

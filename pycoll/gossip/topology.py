@@ -59,7 +59,7 @@ class Topology:
             return 1.0
         period = self.period(size)
         if period is None:
-            return 1 - math.sqrt(max(0.0, _mean_square(self, size)))
+            return 1 - math.sqrt(max(0.0, self.mean_square(size)))
         steps = (self.matrix(size, step) for step in range(period))
         product = functools.reduce(lambda product, matrix: matrix @ product, steps)
         # Columns sum to 1, so 1 is an eigenvalue with that left vector; this takes it out and leaves the others.
@@ -67,6 +67,12 @@ class Topology:
         largest = np.abs(np.linalg.eigvals(rest)).max()
         # Where nothing is left, rounding is: the root of a period would make something of it.
         return float(1 - (largest if largest > size * 1e-12 else 0.0) ** (1 / period))
+
+    def mean_square(self, size: int, steps: int = 1000) -> float:
+        """The largest eigenvalue of the mean of W^T W over vectors that sum to zero, which W leaves such."""
+        centred = np.eye(size) - 1 / size
+        matrices = (self.matrix(size, step) @ centred for step in range(steps))
+        return float(np.linalg.eigvalsh(sum(matrix.T @ matrix for matrix in matrices) / steps)[-1])
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,10 @@ class RandomMatching(Topology):
     def peers(self, rank: int, size: int, step: int) -> Sequence[int]:
         return _others(rank, (_partners(self.seed, size, step)[rank],))
 
+    def mean_square(self, size: int, steps: int = 1000) -> float:
+        # Without drawing: W is a projection, so W^T W = W, and any two ranks are as likely to be a pair as any others.
+        return (size - 2) / (2 * size - 2) if size % 2 == 0 else 0.5
+
 
 @dataclass(frozen=True)
 class RandomPeer(Topology):
@@ -193,13 +203,6 @@ def _drawn(seed: int, size: int, step: int) -> list[int]:
 def _check_seed(who: str, seed: object) -> None:
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InvalidArgument(f"{who}: seed is {seed!r}, wanted a whole number of at least 0")
-
-
-def _mean_square(topology: Topology, size: int, steps: int = 1000) -> float:
-    """The largest eigenvalue of the mean of W^T W over vectors that sum to zero, which W leaves such."""
-    centred = np.eye(size) - 1 / size
-    matrices = (topology.matrix(size, step) @ centred for step in range(steps))
-    return float(np.linalg.eigvalsh(sum(matrix.T @ matrix for matrix in matrices) / steps)[-1])
 
 
 __all__ = ["Exponential", "OnePeerExponential", "RandomMatching", "RandomPeer", "Ring", "Topology", "Torus"]
