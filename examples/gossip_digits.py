@@ -94,7 +94,8 @@ def plot(size, mixed, runs, path):
     left.set_ylim(max(1e-14, min(min(d) for _, d in mixed)) / 2)
     left.set_xlabel("exchanges")
     left.set_ylabel("distance from consensus")
-    left.set_title(f"{size} ranks come together; dotted: by the gap alone", loc="left", fontweight="bold")
+    left.plot([], [], ":", color=look.INK, label="what the gap alone says")
+    left.set_title(f"{size} ranks, exchanges alone", loc="left", fontweight="bold")
     left.legend(frameon=False, loc="lower left", fontsize=9)
     for run, color in zip(runs, OF_METHODS, strict=True):
         loss = smooth(run.losses)

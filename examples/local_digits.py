@@ -3,8 +3,8 @@
     python examples/local_digits.py --plot                       # 4 ranks, threads of this process
     pycoll run -n 4 examples/local_digits.py --plot              # 4 processes
 
-Trains by all-reduce, local SGD and DiLoCo, its pseudo-gradients dense, in 8 and in 4 bits, and streamed by fragments, and
-shows what each sends and how good its model is.
+Trains by all-reduce, local SGD and DiLoCo, dense, in 8 or in 4 bits, and streamed by fragments; shows what each sends
+and how good its model is.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def plot(size, runs, path):
     left.set_yscale("log")
     left.set_xlabel("steps")
     left.set_ylabel("training loss, mean over ranks")
-    left.set_title(f"AdamW on {size} ranks, each with its own samples", loc="left", fontweight="bold")
+    left.set_title(f"AdamW on digits, {size} ranks", loc="left", fontweight="bold")
     left.legend(frameon=False, loc="lower left", fontsize=9)
     sent = [run.wire_bytes / 1e6 for run in runs]
     places = np.arange(len(runs))[::-1]

@@ -230,6 +230,20 @@ def test_training_is_as_good_as_with_allreduce():
     assert dense.accuracy > 0.95 and gossip.accuracy > dense.accuracy - 0.01
 
 
+def test_the_example(tmp_path, capsys):
+    digits, _ = examples()
+    pytest.importorskip("matplotlib")
+    import gossip_digits
+
+    data = digits.load(0, digits.torch.float32)
+    result = loopback.run(4, partial(gossip_digits.everything, data=data, steps=10), timeout=60)[0]
+    gossip_digits.report(*result)
+    said = capsys.readouterr().out
+    assert re.search(r"Ring +66\.7% +66\.\d%", said) and len(re.findall(r"\d\d\.\d\d%", said)) == 6
+    gossip_digits.plot(*result, tmp_path / "gossip.png")
+    assert (tmp_path / "gossip.png").stat().st_size > 10_000
+
+
 def examples():
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")

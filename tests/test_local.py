@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import sys
 import threading
 from functools import partial
@@ -150,12 +151,7 @@ def test_training_goes_on_from_a_checkpoint(how):
 
 def test_accuracy_and_bytes():
     """4 ranks, 200 steps of AdamW on digits: 20 times fewer bytes than averaging gradients, and as good a model."""
-    pytest.importorskip("sklearn")
-    pytest.importorskip("tqdm")
-    sys.path.insert(0, str(EXAMPLES))
-    import digits
-    import replicas
-
+    digits, replicas = examples()
     data = digits.load(0, torch.float32)
     inner = partial(torch.optim.AdamW, lr=3e-3)
     ways = {
@@ -178,6 +174,30 @@ def test_accuracy_and_bytes():
     # Not 5 times: in shared memory arrays of this size take an algorithm that sends more than the buckets' one.
     assert local.wire_bytes * 2 < dense.wire_bytes
     assert diloco.wire_bytes * 20 < dense.wire_bytes and streamed.wire_bytes * 20 < dense.wire_bytes
+
+
+def test_the_example(tmp_path, capsys):
+    digits, replicas = examples()
+    pytest.importorskip("matplotlib")
+    import local_digits
+
+    data = digits.load(0, torch.float32)
+    size, runs = loopback.run(2, partial(local_digits.everything, data=data, steps=10, every=5), timeout=60)[0]
+    replicas.table(runs)
+    assert len(re.findall(r"\d\d\.\d\d%", capsys.readouterr().out)) == 6
+    local_digits.plot(size, runs, tmp_path / "local.png")
+    assert (tmp_path / "local.png").stat().st_size > 10_000
+
+
+def examples():
+    pytest.importorskip("sklearn")
+    pytest.importorskip("tqdm")
+    if str(EXAMPLES) not in sys.path:
+        sys.path.insert(0, str(EXAMPLES))
+    import digits
+    import replicas
+
+    return digits, replicas
 
 
 # ---- What goes wrong
