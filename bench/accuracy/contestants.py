@@ -1,4 +1,4 @@
-"""Who takes part: torch DDP over Gloo with its communication hooks, and pycoll's optimizers with their codecs."""
+"""Who takes part: torch DDP over Gloo with its communication hooks, and pycoll's optimizer with its codecs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Contestant:
-    """`how` names a hook of torch's, a codec or a local method of pycoll's, "" for neither; `options` are its keyword
-    arguments, a local method's codec by the name that command lines take."""
+    """`how` names a hook of torch's or a codec of pycoll's, "" for neither; `options` are its keyword arguments."""
 
     name: str
     library: str  # "gloo" or "pycoll"
@@ -22,7 +21,7 @@ class Contestant:
             return ""
         import pycoll
 
-        return "" if hasattr(pycoll, self.how) else f"this pycoll has no {self.how}"
+        return "" if hasattr(pycoll, self.how) else f"this pycoll has no codec {self.how}"
 
 
 CONTESTANTS = (
@@ -45,6 +44,5 @@ CONTESTANTS = (
     Contestant("pycoll-randomk-1%", "pycoll", "RandomK", {"ratio": 0.01}),
     Contestant("pycoll-powersgd-2", "pycoll", "PowerSGD", {"rank": 2}),
     Contestant("pycoll-powersgd-4", "pycoll", "PowerSGD", {"rank": 4}),
-    Contestant("pycoll-diloco-10-int4", "pycoll", "DiLoCo", {"every": 10, "codec": "int4"}),
 )
 BY_NAME = {contestant.name: contestant for contestant in CONTESTANTS}

@@ -69,25 +69,22 @@ class Gloo:
 
 
 class Pycoll:
-    """pycoll's optimizers on the ranks that mpirun started."""
+    """pycoll.DistributedOptimizer on the ranks that mpirun started."""
 
     def __init__(self, contestant: Contestant) -> None:
         import pycoll
 
         self._comm = pycoll.init(timeout=PATIENCE)
         self.rank, self.size = self._comm.rank, self._comm.size
-        self._options: dict[str, Any] = dict(contestant.options)
-        self._optimizer: Any = pycoll.DistributedOptimizer
-        if contestant.how == "DiLoCo":
-            # Between agreements rank 0's model, whose accuracy counts, is its own.
-            self._optimizer = pycoll.DiLoCo
-            self._options["codec"] = pycoll.codec.parse(self._options["codec"])
-        elif contestant.how:
-            self._options = {"codec": getattr(pycoll, contestant.how)(**contestant.options)}
+        self._codec: dict[str, Any] = {}
+        if contestant.how:
+            self._codec["codec"] = getattr(pycoll, contestant.how)(**contestant.options)
         self._comm.allreduce(torch.zeros(FIRST))
 
     def wrap(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
-        return model, self._optimizer(optimizer, model.named_parameters(), self._comm, **self._options)
+        import pycoll
+
+        return model, pycoll.DistributedOptimizer(optimizer, model.named_parameters(), self._comm, **self._codec)
 
     def sum(self, value: float) -> float:
         total = torch.tensor([value], dtype=torch.float64)
