@@ -11,6 +11,7 @@ this machine.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import _core
@@ -24,7 +25,9 @@ from .powersgd import PowerSGD
 from .schedule import Warmup
 
 if TYPE_CHECKING:
+    from . import gossip
     from .compression import Compression
+    from .local import DiLoCo, LocalSGD
     from .optim import DistributedOptimizer
     from .pool import TaskPool
     from .server import ParameterServer, PSOptimizer
@@ -36,28 +39,25 @@ def algorithms(kind: str = "allreduce") -> list[str]:
     return _core.algorithms(kind)
 
 
+# Imported when first used: torch, and what else they need, is only for those who use them.
+_LATER = {
+    "Compression": "compression",
+    "DiLoCo": "local",
+    "DistributedOptimizer": "optim",
+    "LocalSGD": "local",
+    "PSOptimizer": "server",
+    "ParameterServer": "server",
+    "ShardedOptimizer": "sharded",
+    "TaskPool": "pool",
+}
+_MODULES = ("data", "federated", "gossip", "loopback")
+
+
 def __getattr__(name: str) -> Any:
-    # torch is needed, and imported, only by those who use the optimizers.
-    if name == "DistributedOptimizer":
-        from .optim import DistributedOptimizer
-
-        return DistributedOptimizer
-    if name == "TaskPool":
-        from .pool import TaskPool
-
-        return TaskPool
-    if name == "ShardedOptimizer":
-        from .sharded import ShardedOptimizer
-
-        return ShardedOptimizer
-    if name == "Compression":
-        from .compression import Compression
-
-        return Compression
-    if name in ("ParameterServer", "PSOptimizer"):
-        from . import server
-
-        return getattr(server, name)
+    if name in _MODULES:
+        return importlib.import_module(f"pycoll.{name}")
+    if name in _LATER:
+        return getattr(importlib.import_module(f"pycoll.{_LATER[name]}"), name)
     raise AttributeError(f"module 'pycoll' has no attribute {name!r}")
 
 
@@ -67,6 +67,7 @@ __all__ = [
     "Communicator",
     "Compression",
     "DeviceError",
+    "DiLoCo",
     "DistributedOptimizer",
     "Error",
     "Feedback",
@@ -75,6 +76,7 @@ __all__ = [
     "Int4",
     "Int8",
     "InvalidArgument",
+    "LocalSGD",
     "MismatchError",
     "PSOptimizer",
     "ParameterServer",
@@ -92,5 +94,6 @@ __all__ = [
     "Work",
     "__version__",
     "algorithms",
+    "gossip",
     "init",
 ]
