@@ -11,6 +11,7 @@ this machine.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import _core
@@ -24,6 +25,7 @@ from .powersgd import PowerSGD
 from .schedule import Warmup
 
 if TYPE_CHECKING:
+    from . import federated
     from .compression import Compression
     from .optim import DistributedOptimizer
     from .pool import TaskPool
@@ -36,7 +38,7 @@ def algorithms(kind: str = "allreduce") -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    # torch is needed, and imported, only by those who use the optimizers.
+    # torch, and what else a few need, is imported by those who use it.
     if name == "DistributedOptimizer":
         from .optim import DistributedOptimizer
 
@@ -53,6 +55,8 @@ def __getattr__(name: str) -> Any:
         from .compression import Compression
 
         return Compression
+    if name == "federated":
+        return importlib.import_module(".federated", __name__)
     raise AttributeError(f"module 'pycoll' has no attribute {name!r}")
 
 
@@ -85,5 +89,6 @@ __all__ = [
     "Work",
     "__version__",
     "algorithms",
+    "federated",
     "init",
 ]
