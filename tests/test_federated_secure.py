@@ -8,8 +8,8 @@ import pycoll
 from pycoll import federated, loopback
 
 pytest.importorskip("cryptography")
-from pycoll.federated import secure  # noqa: E402
-from pycoll.federated.secure import mask, shamir  # noqa: E402
+from pycoll.federated import secure
+from pycoll.federated.secure import mask, shamir
 
 STAGES = ("keys", "shares", "masked", "unmask")
 
