@@ -148,7 +148,7 @@ STYLES = ["-", "--", "-", "-", ":", "-", "-"]
 
 def parse():
     parser = argparse.ArgumentParser(description="Federated learning of digits, with several methods.")
-    parser.add_argument("--rounds", type=int, default=80)
+    parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--asked", type=int, default=20, help="clients a round (20)")
     parser.add_argument(

@@ -1,5 +1,6 @@
 """pycoll.federated beside a plain program of each algorithm, on digits shared out to 100 clients by Dirichlet(0.1)."""
 
+import argparse
 import functools
 from pathlib import Path
 
@@ -152,6 +153,16 @@ def run(method, rounds=1, ranks=3, clients=Sines):
         return federation.run(rounds), federation.parameters
 
     return loopback.run(ranks, train, timeout=30)[0]
+
+
+def test_the_example_learns_digits(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples"))
+    torch, example = pytest.importorskip("torch"), pytest.importorskip("federated_digits")
+    data = example.load(0, torch.float32)
+    split = partition.dirichlet(data[1].numpy(), CLIENTS, 0.1, 0)
+    (run,) = [run for run in example.runs(20, CLIENTS) if run.name == "FedAdam"]
+    loopback.run(1, lambda comm: example.train(run, argparse.Namespace(rounds=50, seed=0), data, split, comm))
+    assert run.accuracy >= 0.93
 
 
 def test_codec():

@@ -88,6 +88,25 @@ def test_what_the_server_sees_of_one_client_is_uniform():
     assert abs(chi_square(pair)) < 6
 
 
+def test_a_vector_that_came_too_late_stays_masked():
+    """The server may learn the key of a client that it took for lost, and take its pairwise masks off: one is left."""
+    vectors = {c: np.full(100_000, 7, np.uint32) for c in range(4)}
+    people = {c: secure.Participant(c, 0, 0.5) for c in vectors}
+    directory = {c: p.advertise() for c, p in people.items()}
+    boxes = {c: p.share(directory) for c, p in people.items()}
+    for c, p in people.items():
+        p.receive({s: box[c] for s, box in boxes.items() if s != c})
+    late = people[3].masked(vectors[3].copy())
+    shares = {c: people[c].reveal([0, 1, 2]) for c in (0, 1, 2)}
+    key = mask.X25519PrivateKey.from_private_bytes(shamir.join({c: given[3] for c, given in shares.items()}, 2))
+    for c in (0, 1, 2):
+        purpose = secure.participant.pair_purpose(0, c, 3)
+        mask.add_mask(late, mask.agree(key, directory[c][mask.KEY_BYTES :], purpose), 1)
+    assert abs(chi_square(late)) < 6
+    mask.add_mask(late, people[3]._self_seed, -1)  # which nobody else has
+    np.testing.assert_array_equal(late, vectors[3])
+
+
 def test_shamir():
     secret = bytes(range(224, 256))
     shares = shamir.split(secret, 3, [0, 2, 5, 9])
@@ -114,6 +133,9 @@ def test_a_client_reveals_once_and_not_to_few():
     assert len(shares) == 4 and len(set(shares.values())) == 4 and not set(shares.values()) & set(seeds.values())
     with pytest.raises(pycoll.Error, match="asked twice"):
         people[0].reveal([0, 1, 3])
+    people[0].masked(np.zeros(3, np.uint32))
+    with pytest.raises(pycoll.Error, match="asked twice to mask in round 0"):
+        people[0].masked(np.ones(3, np.uint32))
 
 
 def test_shares_cannot_be_changed_on_the_way():

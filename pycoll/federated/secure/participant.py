@@ -36,7 +36,7 @@ class Participant:
         self._directory: dict[int, bytes] = {}
         self._peers: list[int] = []
         self._shares: dict[int, bytes] = {}
-        self._revealed = False
+        self._done: set[str] = set()
 
     def advertise(self) -> bytes:
         """Two public keys: for sealing shares, and for agreeing on masks."""
@@ -52,6 +52,7 @@ class Participant:
         self.threshold = threshold_of(self._survivors, len(directory))
         if self.threshold > len(directory):
             raise shamir.TooFewShares(f"secure aggregation: {len(directory)} clients, wanted at least {self.threshold}")
+        self._once("share")
         keys = shamir.split(self._masking.private_bytes_raw(), self.threshold, directory)
         seeds = shamir.split(self._self_seed, self.threshold, directory)
         self._shares[self.client] = keys[self.client] + seeds[self.client]
@@ -75,6 +76,7 @@ class Participant:
 
     def masked(self, vector: np.ndarray) -> np.ndarray:
         """The vector (uint32 or uint64) plus this client's masks, which cancel in the sum over all. In place."""
+        self._once("mask")
         mask.add_mask(vector, self._self_seed, 1)
         for peer in self._peers:
             key = self._directory[peer][KEY_BYTES:]
@@ -87,17 +89,19 @@ class Participant:
 
         Of no client both, and only once: both together would uncover its vector.
         """
-        if self._revealed:
-            raise Error(
-                f"secure aggregation: client {self.client} was asked twice for its shares of round {self.round}"
-            )
         if len(set(survivors)) < self.threshold or self.client not in survivors:
             raise shamir.TooFewShares(
                 f"secure aggregation: {len(set(survivors))} clients are left, wanted at least {self.threshold}"
             )
-        self._revealed = True
+        self._once("reveal")
         size = shamir.SHARE_BYTES
         return {peer: s[size:] if peer in survivors else s[:size] for peer, s in self._shares.items()}
+
+    def _once(self, step: str) -> None:
+        # Two vectors under the same masks would show their difference, two lists of survivors both secrets of a client.
+        if step in self._done:
+            raise Error(f"secure aggregation: client {self.client} was asked twice to {step} in round {self.round}")
+        self._done.add(step)
 
     def _key(self, sender: int, receiver: int) -> bytes:
         peer = receiver if sender == self.client else sender
