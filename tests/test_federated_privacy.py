@@ -86,6 +86,9 @@ def test_clipping():
     # Ten clients, one of which moves a parameter by 100: the mean moves by clip / 10, whatever their samples.
     moved = run(federated.Method(privacy=privacy), 1, Zeros(member=True)).parameters
     np.testing.assert_allclose(moved, [0.2, 0, 0, 0], atol=1e-12)
+    # It does so too when half of them stay away: the divisor must not say how many.
+    few = federated.Method(privacy=privacy, dropout=lambda round, client: client < 5)
+    np.testing.assert_allclose(run(few, 1, Zeros(member=True)).parameters, [0.2, 0, 0, 0], atol=1e-12)
 
 
 @pytest.mark.parametrize("secure", [None, federated.Secure(range=64.0)])
