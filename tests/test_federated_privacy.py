@@ -1,6 +1,9 @@
 """Differential privacy: the account is dp-accounting's, and the noise is there, as much as was asked for."""
 
 import math
+import runpy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,6 +80,15 @@ def test_membership_can_be_told_as_well_as_the_noise_allows(noise):
     got = np.mean(changes(True, noise, trials) > 0.5) - np.mean(changes(False, noise, trials) > 0.5)
     # Each of the two means is of `trials` coin tosses: six standard deviations of their difference.
     assert abs(got - best) <= (6 * math.sqrt(0.5 / trials) if noise else 0)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    with pytest.raises(ImportError, match=r"dp-accounting: pip install 'pycoll\[federated\]'"):
+        federated.Central(1.0, 1.0).epsilon(1e-5, 1.0, 1)
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives", None)
+    with pytest.raises(ImportError, match=r"cryptography: pip install 'pycoll\[federated\]'"):
+        runpy.run_path(str(Path(federated.__file__).parent / "secure" / "mask.py"))
 
 
 def test_clipping():

@@ -30,7 +30,7 @@ class Sines:
 
     def train(self, client, parameters, round):
         if client in self.slow and round == 0:
-            time.sleep(0.6)
+            time.sleep(1.6)
         return (parameters + 0.1 * (self.target(client) - parameters)).astype(self.dtype)
 
 
