@@ -25,7 +25,7 @@ from .powersgd import PowerSGD
 from .schedule import Warmup
 
 if TYPE_CHECKING:
-    from . import gossip
+    from . import data, federated, gossip, loopback
     from .compression import Compression
     from .local import DiLoCo, LocalSGD
     from .optim import DistributedOptimizer
@@ -94,6 +94,9 @@ __all__ = [
     "Work",
     "__version__",
     "algorithms",
+    "data",
+    "federated",
     "gossip",
     "init",
+    "loopback",
 ]

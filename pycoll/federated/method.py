@@ -1,0 +1,80 @@
+"""What a federation does in a round, alike on all ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+from ..codec import Codec
+from ..errors import InvalidArgument
+from .aggregate import Aggregate, Mean
+from .optimizer import FedAvg
+from .privacy import Central, Privacy
+from .sampling import Dropout, Everyone, Poisson, Sample
+
+
+@dataclass(frozen=True)
+class Secure:
+    """Secure aggregation (pycoll.federated.secure); needs the package `cryptography`.
+
+    survivors: the part of a round's clients that must stay to the end; more than the others could collude with the
+    server before it learned a vector. bits: 32 or 64, of the integers that travel. range: the largest magnitude that
+    an element of update * samples may have (of update alone, under `privacy`): the smaller, the finer the steps.
+    """
+
+    survivors: float = 2 / 3
+    bits: int = 32
+    range: float = 1024.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.survivors <= 1 or self.bits not in (32, 64) or not self.range > 0:
+            raise InvalidArgument(
+                f"Secure: got survivors {self.survivors}, bits {self.bits}, range {self.range}; wanted above 0 and at "
+                "most 1, 32 or 64, above 0"
+            )
+
+
+@dataclass(frozen=True)
+class Method:
+    """The algorithm of a federation. The defaults are FedAvg over all clients.
+
+    aggregate, optimizer: how updates become one, and what the server does with it. sample: whom a round asks. dropout:
+    f(round, client), True where a client leaves the round after it was asked (to try out how that ends). deadline:
+    seconds that a round, or each step of a secure one, waits for answers; later ones are not used. None: the
+    communicator's timeout, and then it is an error.
+
+    codec: encodes updates (docs/codecs.md); feedback: what it loses is kept where the client is and added to its next
+    update. secure, privacy: see there; under privacy clients weigh the same. seed: of the choice of clients.
+    """
+
+    aggregate: Aggregate = field(default_factory=Mean)
+    optimizer: FedAvg = field(default_factory=FedAvg)
+    sample: Sample = field(default_factory=Everyone)
+    dropout: Dropout | None = None
+    deadline: float | None = None
+    codec: Codec | None = None
+    feedback: bool = True
+    secure: Secure | None = None
+    privacy: Privacy | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        mean = isinstance(self.aggregate, Mean)
+        if self.secure and not mean:
+            raise InvalidArgument(f"Method: secure aggregation gives sums only, and {self.aggregate} needs each update")
+        if self.secure and self.codec:
+            raise InvalidArgument("Method: secure aggregation sends integers modulo 2^bits, which no codec encodes")
+        if isinstance(self.privacy, Central):
+            if not mean:
+                raise InvalidArgument(f"Method: central privacy is of a sum, and {self.aggregate} is none; use Local")
+            if not isinstance(self.sample, (Everyone, Poisson)):
+                raise InvalidArgument(f"Method: the account of privacy needs Poisson or Everyone, got {self.sample}")
+        if self.privacy and self.codec:
+            # What feedback carries over is not clipped, and neither is what a decoder makes of it.
+            raise InvalidArgument("Method: a codec after clipping could exceed the clip; use one of codec and privacy")
+        if self.deadline is not None and not self.deadline > 0:
+            raise InvalidArgument(f"Method: deadline is {self.deadline!r}, wanted seconds above 0, or None")
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What ranks must agree upon."""
+        alike = [f.name for f in fields(self) if f.name != "dropout"]  # a function's text has an address in it
+        return [(name, repr(getattr(self, name))) for name in alike]
