@@ -21,7 +21,6 @@ class Run:
 
     label: str
     losses: list[float] = field(default_factory=list)  # of each step, mean over ranks
-    distances: list[float] = field(default_factory=list)  # from consensus, of each step looked at
     accuracy: float = 0.0  # of the common model, on the test set
     wire_bytes: float = 0.0  # sent by a rank, of the one that sends most
 
@@ -32,11 +31,10 @@ def build(seed):
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 10))
 
 
-def train(comm, data, label, wrap, *, steps=300, batch=16, lr=0.05, inner=None, look=0):
+def train(comm, data, label, wrap, *, steps=300, batch=16, lr=0.05, inner=None):
     """Each rank has every size-th sample and draws batches from them; wrap(optimizer, named_parameters) makes the rest.
 
-    inner: makes the inner optimizer of parameters; by default SGD with momentum. look: consensus distance is measured
-    at every so many steps, if at all.
+    inner: makes the inner optimizer of parameters; by default SGD with momentum.
     """
     x_train, y_train, x_test, y_test = data
     mine = torch.arange(comm.rank, len(x_train), comm.size)
@@ -46,15 +44,13 @@ def train(comm, data, label, wrap, *, steps=300, batch=16, lr=0.05, inner=None, 
     before = optimizer.stats()["wire_bytes"]
     drawn = torch.Generator().manual_seed(comm.rank)
     run, losses = Run(label), []
-    for step in tqdm(range(steps), desc=f"{label:28}", ncols=88, unit=" steps", disable=comm.rank != 0):
+    for _ in tqdm(range(steps), desc=f"{label:28}", ncols=88, unit=" steps", disable=comm.rank != 0):
         chosen = mine[torch.randint(len(mine), (batch,), generator=drawn)]
         optimizer.zero_grad()
         loss = functional.cross_entropy(model(x_train[chosen]), y_train[chosen])
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-        if look and step % look == look - 1:
-            run.distances.append(optimizer.consensus_distance())
     for last in ("average", "synchronize"):  # of gossip; of local methods
         if hasattr(optimizer, last):
             getattr(optimizer, last)()

@@ -188,9 +188,8 @@ def test_consensus_at_the_rate_of_the_spectral_gap():
         # The first quarter is left out: other eigenvalues than the largest have their say there.
         measured = 1 - (found[-1] / found[1]) ** (1 / (steps * 3 // 4))
         assert measured == pytest.approx(topology.spectral_gap(16), rel=0.2), topology
-    for rates, (exact, x) in results:
+    for _, (exact, x) in results:
         assert exact[-1] < 1e-14 < exact[-2] and np.abs(x - mean).max() < 1e-14  # 2^4 ranks
-        assert np.abs(np.mean([x for _, x in rates[:1]]) - mean.mean()) < 1  # each rank has its own
     for i in range(len(cases)):
         assert np.allclose(np.mean([result[0][i][1] for result in results], axis=0), mean, atol=1e-14)
 
@@ -221,7 +220,7 @@ def test_training_is_as_good_as_with_allreduce():
 
     def train(comm):
         return [
-            replicas.train(comm, data, label, lambda o, named, w=wrap: w(o, named, comm), steps=70, lr=0.12)
+            replicas.train(comm, data, label, lambda o, named, w=wrap: w(o, named, comm), steps=60, lr=0.12)
             for label, wrap in ways.items()
         ]
 
@@ -236,7 +235,7 @@ def test_the_example(tmp_path, capsys):
     import gossip_digits
 
     data = digits.load(0, digits.torch.float32)
-    result = loopback.run(4, partial(gossip_digits.everything, data=data, steps=10), timeout=60)[0]
+    result = loopback.run(4, partial(gossip_digits.everything, data=data, steps=5), timeout=60)[0]
     gossip_digits.report(*result)
     said = capsys.readouterr().out
     assert re.search(r"Ring +66\.7% +66\.\d%", said) and len(re.findall(r"\d\d\.\d\d%", said)) == 6

@@ -182,7 +182,7 @@ def test_the_example(tmp_path, capsys):
     import local_digits
 
     data = digits.load(0, torch.float32)
-    size, runs = loopback.run(2, partial(local_digits.everything, data=data, steps=10, every=5), timeout=60)[0]
+    size, runs = loopback.run(2, partial(local_digits.everything, data=data, steps=5, every=5), timeout=60)[0]
     replicas.table(runs)
     assert len(re.findall(r"\d\d\.\d\d%", capsys.readouterr().out)) == 6
     local_digits.plot(size, runs, tmp_path / "local.png")
