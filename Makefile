@@ -38,7 +38,8 @@ py-test: $(OPENMPI)/build $(OPENMPI)/demo $(OPENMPI)/test $(OPENMPI)/frameworks
 
 # What ranks do in shared memory does not depend on who started them, but for the starting itself; nor does Python.
 mpich-test: $(MPICH)/build $(MPICH)/test ## the tests that start ranks by MPI or send over it, under MPICH
-	.venv-mpich/bin/pytest tests -m mpi -k "bootstrap or not (shm or optim or advise or choices or instructions or memory or overlap)" $(PYTEST_ARGS)
+	.venv-mpich/bin/pytest tests -m mpi -k "bootstrap or not (shm or optim or advise or choices or instructions or memory \
+	  or overlap or federated or gossip or server)" $(PYTEST_ARGS)
 
 # ---- C++ tests, plain and under sanitizers: $(call cpp_tests,NAME,SANITIZERS,ENVIRONMENT,WHICH,TARGETS)
 define cpp_tests
@@ -137,10 +138,12 @@ $(1)/.stamps/frameworks: requirements/frameworks.txt | $(1)/.stamps/setup
 	if $$(call PIP,$(1)) install -r $$<; then touch $$@; else echo "$$<: not installed, its examples are not tested"; fi
 
 # Editable: the checkout's own pycoll/ is found first by anything started in it, and must be whole there.
-# The build folder is kept, so that a change compiles only what it touches. The tests under MPICH need no CUDA.
+# The build folder is kept, so that a change compiles only what it touches. The tests under MPICH need neither CUDA nor
+# the optimization of whole modules.
 $(1)/.stamps/build: $(1)/.stamps/setup $$(SOURCES)
 	$$(call PIP,$(1)) install --no-deps --no-build-isolation -C build-dir=build/$(2) -C cmake.define.PYCOLL_WERROR=$$(WERROR) \
-	  $(if $(filter mpich,$(2)),-C cmake.define.PYCOLL_CUDA=OFF) -e .
+	  $(if $(filter mpich,$(2)),-C cmake.define.PYCOLL_CUDA=OFF \
+	  -C cmake.define.CMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF) -e .
 	touch $$@
 endef
 $(eval $(call environment,.venv,openmpi))

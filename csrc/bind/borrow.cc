@@ -106,10 +106,33 @@ void want_contiguous(bool contiguous, const char* operation, py::handle x) {
                ", wanted C-contiguous memory (make it with ", "numpy.ascontiguousarray or .contiguous())");
 }
 
+// Names of what a tensor is asked for, made once: a short call spends most of its time on these questions.
+struct Names {
+  static py::handle interned(const char* name) { return PyUnicode_InternFromString(name); }
+  const py::handle dtype = interned("dtype"), is_sparse = interned("is_sparse"), is_cpu = interned("is_cpu"),
+                   is_contiguous = interned("is_contiguous"), is_conj = interned("is_conj"),
+                   is_neg = interned("is_neg"), requires_grad = interned("requires_grad"),
+                   data_ptr = interned("data_ptr"), numel = interned("numel");
+};
+const Names& names() {
+  static const Names all;
+  return all;
+}
+
+py::object call_method(py::handle object, py::handle name) {
+  PyObject* const result = PyObject_CallMethodNoArgs(object.ptr(), name.ptr());
+  if (!result) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(result);
+}
+
+bool is_true(const py::object& answer) {
+  return answer.ptr() == Py_True;
+}
+
 // torch.dtype objects are singletons: looked up by address, after the first time.
 DType torch_dtype(py::handle tensor, const char* operation) {
   static std::unordered_map<PyObject*, DType> known;
-  const py::object dtype = tensor.attr("dtype");
+  const py::object dtype = py::getattr(tensor, names().dtype);
   if (const auto found = known.find(dtype.ptr()); found != known.end()) return found->second;
   const std::string text = py::str(dtype);  // "torch.float32"
   const auto named = from_name(text.substr(text.find('.') + 1));
@@ -121,7 +144,7 @@ DType torch_dtype(py::handle tensor, const char* operation) {
 
 Borrowed::Borrowed(py::handle array, const char* operation, Access access) {
   if (PyObject_CheckBuffer(array.ptr()) && from_buffer(array, operation, access)) return;
-  if (py::hasattr(array, "data_ptr")) {
+  if (PyObject_HasAttr(array.ptr(), names().data_ptr.ptr())) {
     from_torch(array, operation, access);
   } else if (py::hasattr(array, "__array_interface__")) {
     from_interface(array, operation, access);
@@ -177,22 +200,20 @@ bool Borrowed::from_buffer(py::handle array, const char* operation, Access acces
 }
 
 void Borrowed::from_torch(py::handle tensor, const char* operation, Access access) {
-  static py::handle on_cpu = py::str("is_cpu").release(), contiguous = py::str("is_contiguous").release(),
-                    numel = py::str("numel").release(), pointer = py::str("data_ptr").release(),
-                    sparse = py::str("is_sparse").release(), differentiable = py::str("requires_grad").release();
+  const Names& ask = names();
   const DType dtype = torch_dtype(tensor, operation);
-  PYCOLL_CHECK(!py::cast<bool>(py::getattr(tensor, sparse)), operation, ": got a sparse tensor, wanted a dense one");
-  PYCOLL_CHECK(py::cast<bool>(py::getattr(tensor, on_cpu)), operation, ": got a tensor on ",
+  PYCOLL_CHECK(!is_true(py::getattr(tensor, ask.is_sparse)), operation, ": got a sparse tensor, wanted a dense one");
+  PYCOLL_CHECK(is_true(py::getattr(tensor, ask.is_cpu)), operation, ": got a tensor on ",
                std::string(py::str(tensor.attr("device"))), ", wanted one in CPU memory");
-  want_contiguous(py::cast<bool>(py::getattr(tensor, contiguous)()), operation, tensor);
-  PYCOLL_CHECK(!py::cast<bool>(tensor.attr("is_conj")()) && !py::cast<bool>(tensor.attr("is_neg")()), operation,
+  want_contiguous(is_true(call_method(tensor, ask.is_contiguous)), operation, tensor);
+  PYCOLL_CHECK(!is_true(call_method(tensor, ask.is_conj)) && !is_true(call_method(tensor, ask.is_neg)), operation,
                ": got a lazily conjugated or negated tensor, wanted .resolve_conj() or .resolve_neg()");
   // As torch's own operations in place: autograd would not see the write.
-  if (access == Access::write && py::cast<bool>(py::getattr(tensor, differentiable)))
+  if (access == Access::write && is_true(py::getattr(tensor, ask.requires_grad)))
     PYCOLL_CHECK(!py::cast<bool>(py::module_::import("torch").attr("is_grad_enabled")()), operation,
                  ": got a tensor that requires grad, wanted .detach() of it, or to be called under torch.no_grad()");
-  buffer_ = {reinterpret_cast<std::byte*>(py::cast<uintptr_t>(py::getattr(tensor, pointer)())),
-             py::cast<size_t>(py::getattr(tensor, numel)()), dtype};
+  buffer_ = {reinterpret_cast<std::byte*>(py::cast<uintptr_t>(call_method(tensor, ask.data_ptr))),
+             py::cast<size_t>(call_method(tensor, ask.numel)), dtype};
   keep_ = py::reinterpret_borrow<py::object>(tensor);
 }
 
