@@ -241,9 +241,6 @@ std::vector<Job> jobs(const Shape& shape) {
   const size_t p = size_t(shape.ranks);
   std::vector<size_t> counts = {0, 1, p + 1, 1009};
   if (p > 2) counts.push_back(p - 1);
-  // What an element is does not depend on how many ranks there are: all types with some numbers of ranks, telling ones
-  // with all.
-  const bool everything = flag("PYCOLL_TEST_FULL") || p <= 5 || p == 8 || p == 17;
   std::vector<Job> all;
   for (const Kind kind : {Kind::allreduce, Kind::reduce_scatter, Kind::allgather, Kind::broadcast, Kind::reduce,
                           Kind::gather, Kind::scatter, Kind::alltoall, Kind::barrier}) {
@@ -252,8 +249,6 @@ std::vector<Job> jobs(const Shape& shape) {
       if (!algo::supports(algo, kind, medium)) continue;
       for (int t = 0; t < kDTypes; ++t) {
         const DType dtype = DType(t);
-        if (!everything && dtype != DType::f32 && dtype != DType::bf16 && dtype != DType::i32 && dtype != DType::c64)
-          continue;
         for (int o = 0; o < kReduceOps; ++o) {
           const ReduceOp op = ReduceOp(o);
           if (reduces(kind) ? !is_defined(op, dtype) : op != ReduceOp::sum) continue;
@@ -264,7 +259,8 @@ std::vector<Job> jobs(const Shape& shape) {
             all.push_back({kind, algo, dtype, op, 13, true, false});
           // A million elements: of all of them where there is time, else of the types that take paths of their own.
           const bool telling = op == ReduceOp::sum && (dtype == DType::f32 || dtype == DType::bf16);
-          const bool large = flag("PYCOLL_TEST_FULL") || (telling && !flag("PYCOLL_TEST_QUICK") && everything);
+          const bool large =
+              flag("PYCOLL_TEST_FULL") || (telling && !flag("PYCOLL_TEST_QUICK") && (p <= 5 || p == 8 || p == 17));
           const bool chunked = kind != Kind::allreduce && kind != Kind::reduce && kind != Kind::broadcast;
           if (large) all.push_back({kind, algo, dtype, op, chunked ? 1'000'000 / p : 1'000'000, false, true});
           if (telling && kind == Kind::barrier) break;
