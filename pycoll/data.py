@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import pycoll
+from pycoll.arguments import check_whole
 from pycoll.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def by_index(count: int, parts: int, weights: Sequence[float] | None = None) -> 
 
     count: samples, at least 0. weights: one positive number a part, a rank's speed for example.
     """
-    _whole("by_index", count=(count, 0), parts=(parts, 1))
+    check_whole("by_index", "count", count, 0)
+    check_whole("by_index", "parts", parts, 1)
     ends = np.round(np.cumsum(_fractions("by_index", parts, weights)) * count).astype(int).tolist()
     ends[-1] = count
     return [range(begin, end) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
@@ -37,7 +39,7 @@ def by_hash(keys: Iterable[str | bytes | int], parts: int) -> list[list[int]]:
     With one part more, only the keys of the new one move: the part with the highest hash of (key, part) has the key
     (rendezvous hashing, Thaler and Ravishankar, 1998).
     """
-    _whole("by_hash", parts=(parts, 1))
+    check_whole("by_hash", "parts", parts, 1)
     shards: list[list[int]] = [[] for _ in range(parts)]
     for position, key in enumerate(keys):
         data = key if isinstance(key, bytes) else str(key).encode()
@@ -51,7 +53,7 @@ def by_size(sizes: Sequence[float], parts: int, weights: Sequence[float] | None 
     The largest goes first, each to the part that would have the least for its weight: the fullest part has at most 4/3
     of what is possible at equal weights (Graham, 1969).
     """
-    _whole("by_size", parts=(parts, 1))
+    check_whole("by_size", "parts", parts, 1)
     if any(not size >= 0 for size in sizes):
         raise InvalidArgument("by_size: a size is negative or not a number, wanted at least 0")
     speed = _fractions("by_size", parts, weights)
@@ -130,7 +132,8 @@ class Batches:
     ) -> None:
         comm = pycoll.init() if comm is None else comm
         self._rank, self._size = comm.rank, comm.size
-        _whole("Batches", batch=(batch, self._size), count=(count, batch if last == "drop" else self._size))
+        check_whole("Batches", "batch", batch, self._size)
+        check_whole("Batches", "count", count, batch if last == "drop" else self._size)
         if last not in ("keep", "drop", "wrap"):
             raise InvalidArgument(f'Batches: last is {last!r}, wanted "keep", "drop" or "wrap"')
         self._count, self._batch, self._shuffle, self._seed, self._last = count, batch, shuffle, seed, last
@@ -205,12 +208,6 @@ def scale(comm: Communicator, samples: int) -> float:
 
 
 # ---- Their arguments
-
-
-def _whole(what: str, **numbers: tuple[Any, int]) -> None:
-    for name, (number, least) in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
-            raise InvalidArgument(f"{what}: {name} is {number!r}, wanted a whole number of at least {least}")
 
 
 def _fractions(what: str, parts: int, weights: Sequence[float] | None) -> Any:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .arguments import check_whole
 from .buckets import Named
 from .codec import Codec
 from .errors import InvalidArgument
 from .feedback import Feedback
 from .powersgd import PowerSGD
-from .replica import Flat, ReplicaOptimizer, check_whole
+from .replica import Flat, ReplicaOptimizer
 
 if TYPE_CHECKING:
     from .comm import Communicator

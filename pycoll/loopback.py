@@ -6,9 +6,10 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from .arguments import check_whole
 from .bootstrap import make_group
 from .comm import Communicator
-from .errors import InvalidArgument, PeerFailed, Timeout
+from .errors import PeerFailed, Timeout
 from .settings import Settings
 
 T = TypeVar("T")
@@ -48,8 +49,7 @@ def run(size: int, function: Callable[[Communicator], T], timeout: float | None 
     Raises:
         Whatever a rank's call raised first; the other ranks' operations then raise PeerFailed.
     """
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise InvalidArgument(f"loopback: size is {size!r}, wanted a whole number of at least 1")
+    check_whole("loopback", "size", size, 1)
     settings = Settings.from_environment(timeout, "shm")
     table, meeting = [b""] * size, threading.Barrier(size, timeout=settings.timeout)
     results: list[T | None] = [None] * size

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pycoll
 
+from .arguments import check_whole
 from .errors import Error, InvalidArgument, PeerFailed
 from .outcome import Call, answer, attempt, chunk, settle
 from .parcel import Parcel, receive
@@ -86,9 +87,8 @@ class TaskPool(Executor):
         timeout: float | None = None,
     ) -> None:
         comm = pycoll.init() if comm is None else comm
-        for name, number, least in (("retries", retries, 0), ("waiting", waiting, 1)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < least:
-                raise InvalidArgument(f"TaskPool: {name} is {number!r}, wanted a whole number of at least {least}")
+        check_whole("TaskPool", "retries", retries, 0)
+        check_whole("TaskPool", "waiting", waiting, 1)
         self.rank, self.size = comm.rank, comm.size
         self._retries, self._retry_on, self._room = retries, tuple(retry_on), waiting
         self._tasks: collections.deque[Task] = collections.deque()

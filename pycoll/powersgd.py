@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
+from .arguments import check_whole
 from .codec import Codec
 from .errors import InvalidArgument
 from .feedback import Feedback
@@ -31,8 +32,7 @@ class PowerSGD(Codec):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise InvalidArgument(f"PowerSGD: rank is {self.rank!r}, wanted a whole number of at least 1")
+        check_whole("PowerSGD", "rank", self.rank, 1)
 
     @property
     def core(self) -> _core.Encoder:  # type: ignore[override]

@@ -117,10 +117,3 @@ class ReplicaOptimizer(WrappedOptimizer):
     def close(self) -> None:
         """Closes the communicator; the wrapped optimizer stays usable."""
         self._comm.close()
-
-
-def check_whole(who: str, what: str, got: Any, least: int, most: float = float("inf")) -> None:
-    """Raises InvalidArgument unless `got` is a whole number from `least` to `most`."""
-    if isinstance(got, bool) or not isinstance(got, int) or not least <= got <= most:
-        upper = f" and at most {most}" if most < float("inf") else ""
-        raise pycoll.InvalidArgument(f"{who}: {what} is {got!r}, wanted a whole number of at least {least}{upper}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .arguments import check_whole
 from .errors import InvalidArgument
 
 
@@ -32,8 +33,7 @@ class Warmup(Schedule):
     def __post_init__(self) -> None:
         if not all(0 < r <= 1 for r in (self.ratio, *self.stages)):
             raise InvalidArgument(f"Warmup: ratios are {self.ratio} and {list(self.stages)}, wanted above 0, at most 1")
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise InvalidArgument(f"Warmup: steps is {self.steps!r}, wanted a whole number of at least 1")
+        check_whole("Warmup", "steps", self.steps, 1)
 
     def at(self, step: int) -> float:
         """The ratio of step `step`."""

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..arguments import check_whole
 from ..buckets import Named
 from ..codec import Codec
 from ..errors import InvalidArgument
-from ..replica import Flat, ReplicaOptimizer, check_whole
+from ..replica import Flat, ReplicaOptimizer
 from .mixing import Gossip
 from .topology import Exponential, Topology
 

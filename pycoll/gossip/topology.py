@@ -16,6 +16,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..arguments import check_whole
 from ..errors import InvalidArgument
 
 
@@ -143,7 +144,7 @@ class RandomMatching(Topology):
     static: ClassVar[bool] = False
 
     def check(self, size: int) -> None:
-        _check_seed("RandomMatching", self.seed)
+        check_whole("RandomMatching", "seed", self.seed, 0)
 
     def peers(self, rank: int, size: int, step: int) -> Sequence[int]:
         return _others(rank, (_partners(self.seed, size, step)[rank],))
@@ -165,7 +166,7 @@ class RandomPeer(Topology):
     static: ClassVar[bool] = False
 
     def check(self, size: int) -> None:
-        _check_seed("RandomPeer", self.seed)
+        check_whole("RandomPeer", "seed", self.seed, 0)
 
     def peers(self, rank: int, size: int, step: int) -> Sequence[int]:
         return _others(rank, ((rank + _drawn(self.seed, size, step)[rank]) % size,))
@@ -198,11 +199,6 @@ def _partners(seed: int, size: int, step: int) -> list[int]:
 @functools.lru_cache(maxsize=8)
 def _drawn(seed: int, size: int, step: int) -> list[int]:
     return np.random.default_rng((seed, step)).integers(1, max(2, size), size).tolist()
-
-
-def _check_seed(who: str, seed: object) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InvalidArgument(f"{who}: seed is {seed!r}, wanted a whole number of at least 0")
 
 
 __all__ = ["Exponential", "OnePeerExponential", "RandomMatching", "RandomPeer", "Ring", "Topology", "Torus"]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..arguments import check_whole
 from ..errors import InvalidArgument
 
 
@@ -30,8 +31,7 @@ def bounded(staleness: int) -> Mode:
 
     Stale synchronous parallel (Ho et al., NIPS 2013). With 0, workers go in step, each push an update of its own.
     """
-    if isinstance(staleness, bool) or not isinstance(staleness, int) or staleness < 0:
-        raise InvalidArgument(f"bounded: staleness is {staleness!r}, wanted a whole number of at least 0")
+    check_whole("bounded", "staleness", staleness, 0)
     return Mode("bounded", staleness)
 
 
