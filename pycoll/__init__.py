@@ -25,7 +25,7 @@ from .powersgd import PowerSGD
 from .schedule import Warmup
 
 if TYPE_CHECKING:
-    from . import data, federated, gossip, loopback
+    from . import data, federated, gossip, loopback, mapreduce
     from .compression import Compression
     from .local import DiLoCo, LocalSGD
     from .optim import DistributedOptimizer
@@ -50,7 +50,7 @@ _LATER = {
     "ShardedOptimizer": "sharded",
     "TaskPool": "pool",
 }
-_MODULES = ("data", "federated", "gossip", "loopback")
+_MODULES = ("data", "federated", "gossip", "loopback", "mapreduce")
 
 
 def __getattr__(name: str) -> Any:
@@ -99,4 +99,5 @@ __all__ = [
     "gossip",
     "init",
     "loopback",
+    "mapreduce",
 ]

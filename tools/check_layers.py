@@ -17,9 +17,10 @@ LAYERS: dict[str, set[str]] = {
     "kernels": {"core"},
     "transport": {"core"},
     "codec": {"core", "kernels"},
+    "records": {"core"},
     "algo": {"core", "pattern", "kernels", "codec", "transport"},
     "comm": {"core", "kernels", "codec", "transport", "algo"},
-    "bind": {"core", "pattern", "kernels", "codec", "transport", "algo", "comm"},
+    "bind": {"core", "pattern", "kernels", "codec", "records", "transport", "algo", "comm"},
 }
 # Algorithms know transports by their interface only.
 INTERFACES = {"algo": {"transport/transport.h", "transport/net.h"}}

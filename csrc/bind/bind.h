@@ -8,4 +8,5 @@ void bind_communicator(pybind11::module_& m);
 void bind_work(pybind11::module_& m);
 void bind_codec(pybind11::module_& m);
 void bind_kernels(pybind11::module_& m);
+void bind_records(pybind11::module_& m);
 }  // namespace pycoll::bind

@@ -24,4 +24,5 @@ PYBIND11_MODULE(_core, m) {
   pycoll::bind::bind_codec(m);
   pycoll::bind::bind_communicator(m);
   pycoll::bind::bind_kernels(m);
+  pycoll::bind::bind_records(m);
 }

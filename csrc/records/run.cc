@@ -1,0 +1,187 @@
+#include "records/run.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "core/error.h"
+#include "records/varint.h"
+
+namespace pycoll::records {
+namespace {
+
+constexpr size_t kWrite = 256 << 10;
+
+int open_unnamed(const std::string& folder) {
+  const int fd = open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  if (fd >= 0) return fd;
+  std::string path = folder + "/pycoll-XXXXXX";  // a file system without O_TMPFILE
+  const int named = mkostemp(path.data(), O_CLOEXEC);
+  PYCOLL_CHECK(named >= 0, "mapreduce: cannot write to ", folder, ": ", std::strerror(errno));
+  unlink(path.c_str());
+  return named;
+}
+
+}  // namespace
+
+void put_record(std::string& to, const Record& record) {
+  put_varint(to, record.key.bytes.size() * 8 + uint64_t(record.key.type));
+  to += record.key.bytes;
+  put_varint(to, record.value.size());
+  to += record.value;
+}
+
+File::File(const std::string& folder) : folder_(folder), fd_(open_unnamed(folder)) {}
+File::~File() {
+  close(fd_);
+}
+
+void File::append(std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = pwrite(fd_, bytes.data(), bytes.size(), off_t(bytes_));
+    if (written < 0 && errno == EINTR) continue;
+    PYCOLL_CHECK_AS(Error, written > 0, "mapreduce: cannot write ", bytes.size(), " bytes to ", folder_, ": ",
+                    std::strerror(errno));
+    bytes_ += size_t(written);
+    bytes.remove_prefix(size_t(written));
+  }
+}
+
+size_t File::read(size_t from, char* to, size_t bytes) const {
+  for (size_t done = 0; done < bytes;) {
+    const ssize_t got = pread(fd_, to + done, bytes - done, off_t(from + done));
+    if (got < 0 && errno == EINTR) continue;
+    PYCOLL_CHECK_AS(Error, got > 0, "mapreduce: cannot read ", bytes - done, " bytes of a file in ", folder_, ": ",
+                    got < 0 ? std::strerror(errno) : "it ends before");
+    done += size_t(got);
+  }
+  return bytes;
+}
+
+size_t Segments::bytes() const {
+  size_t sum = 0;
+  for (const Span& span : spans) sum += span.end - span.begin;
+  return sum;
+}
+
+Reader::Reader(Segments segments, size_t buffer) : segments_(std::move(segments)), buffer_(buffer) {
+  if (!segments_.spans.empty()) at_ = segments_.spans[0].begin;
+}
+
+size_t Reader::offset() const {
+  return at_ - size_t(end_ - p_);
+}
+
+// Moves what is left to the front and reads behind it; a record larger than the buffer makes it larger.
+bool Reader::refill() {
+  const size_t left = size_t(end_ - p_);
+  std::memmove(buffer_.data(), p_ ? p_ : buffer_.data(), left);
+  if (left > buffer_.size() / 2) buffer_.resize(2 * buffer_.size());
+  size_t filled = left;
+  while (span_ < segments_.spans.size() && filled < buffer_.size()) {
+    const Span& span = segments_.spans[span_];
+    const size_t bytes = std::min(buffer_.size() - filled, span.end - at_);
+    filled += segments_.file->read(at_, buffer_.data() + filled, bytes);
+    at_ += bytes;
+    if (at_ == span.end && ++span_ < segments_.spans.size()) at_ = segments_.spans[span_].begin;
+  }
+  p_ = buffer_.data();
+  end_ = p_ + filled;
+  return filled > left;
+}
+
+bool Reader::next(Record& record) {
+  while (true) {
+    const char* p = p_;
+    uint64_t key, value;
+    if (get_varint(p, end_, key) && key / 8 <= size_t(end_ - p)) {
+      record.key = {{p, key / 8}, KeyType(key % 8)};
+      PYCOLL_CHECK_AS(TransportError, key % 8 < kKeyTypes, "mapreduce: a record has a key of type ", key % 8);
+      p += key / 8;
+      if (get_varint(p, end_, value) && value <= size_t(end_ - p)) {
+        record.value = {p, value};
+        p_ = p + value;
+        return true;
+      }
+    }
+    if (!refill()) {
+      PYCOLL_CHECK_AS(TransportError, p_ == end_, "mapreduce: the last record is not whole");
+      return false;
+    }
+  }
+}
+
+Run::Run(Order order, const std::string& folder) : order_(order), file_(std::make_shared<File>(folder)) {}
+
+void Run::flush() {
+  file_->append(buffer_);
+  buffer_.clear();
+}
+
+void Run::add(uint64_t token, const Record& record) {
+  const size_t place = file_->bytes() + buffer_.size();
+  if (order_ == Order::hash) {
+    while (bucket_ < bucket_of(token)) starts_[size_t(++bucket_)] = place;
+  } else if (places_.empty() || place - places_.back() >= kSampled) {
+    sample_.emplace_back(record.key.bytes, uint8_t(record.key.type));
+    places_.push_back(place);
+  }
+  put_record(buffer_, record);
+  if (buffer_.size() >= kWrite) flush();
+}
+
+void Run::finish() {
+  flush();
+  buffer_.shrink_to_fit();
+  while (bucket_ < kBuckets) starts_[size_t(++bucket_)] = file_->bytes();
+}
+
+Segments Run::all() const {
+  return {file_, {{0, file_->bytes()}}};
+}
+
+Segments Run::buckets(const std::vector<bool>& wanted) const {
+  Segments result{file_, {}};
+  for (size_t i = 0; i < kBuckets; ++i) {
+    if (!wanted[i] || starts_[i] == starts_[i + 1]) continue;
+    if (!result.spans.empty() && result.spans.back().end == starts_[i])
+      result.spans.back().end = starts_[i + 1];
+    else
+      result.spans.push_back({starts_[i], starts_[i + 1]});
+  }
+  return result;
+}
+
+std::array<uint64_t, kBuckets> Run::bucket_bytes() const {
+  std::array<uint64_t, kBuckets> bytes;
+  for (size_t i = 0; i < kBuckets; ++i) bytes[i] = starts_[i + 1] - starts_[i];
+  return bytes;
+}
+
+const std::vector<std::pair<std::string, uint8_t>>& Run::sample() const {
+  return sample_;
+}
+
+// Place of the first record whose key is not before `key`: from the last sampled record before it on, one by one.
+size_t Run::find(const Key& key) const {
+  const auto before = [&](const Key& a) { return behind_token(a, key); };
+  const auto sampled = std::partition_point(sample_.begin(), sample_.end(),
+                                            [&](const auto& s) { return before({s.first, KeyType(s.second)}); });
+  if (sampled == sample_.begin()) return 0;
+  const size_t from = places_[size_t(sampled - sample_.begin()) - 1];
+  Reader reader({file_, {{from, file_->bytes()}}}, 2 * kSampled);
+  size_t place = from;
+  for (Record record; reader.next(record) && before(record.key);) place = reader.offset();
+  return place;
+}
+
+Segments Run::between(const Key* from, const Key* to) const {
+  const size_t begin = from ? find(*from) : 0, end = to ? find(*to) : file_->bytes();
+  if (begin >= end) return {file_, {}};
+  return {file_, {{begin, end}}};
+}
+
+}  // namespace pycoll::records

@@ -1,0 +1,27 @@
+"""Maps that the core has: as fast as the memory they look words up in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+
+class Words:
+    """A map of text to (word, 1) for each word: with ``reduce="sum"`` a word count.
+
+    A word is what lies between white space, as ``bytes.split()`` has it. Over `text()` lines are not even decoded:
+    words must be UTF-8, or ASCII.
+    """
+
+    def __call__(self, line: str) -> Iterator[tuple[str, int]]:
+        for word in line.encode().split():
+            yield word.decode(), 1
+
+
+class Positions:
+    """A map of text to (word, position of its line) for each word: with ``reduce="set"`` an inverted index.
+
+    A position is the number of bytes before the line, in its file and in all files before it. Only over `text()`.
+    """
+
+
+__all__ = ["Positions", "Words"]

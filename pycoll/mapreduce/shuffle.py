@@ -1,0 +1,111 @@
+"""From where records were emitted to the rank that reduces them: who gets what, and the way there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .._core import Collector, Merge, Segments, Spool
+from ..data import by_size
+from ..errors import Error
+from ..objects import allgather
+
+if TYPE_CHECKING:
+    from ..comm import Communicator
+    from .memory import Memory
+
+_SAMPLE = 4096  # keys of all ranks together, of which the bounds of ranges are chosen
+
+
+def parts_by_hash(comm: Communicator, collector: Collector) -> list[list[Segments]]:
+    """For each rank, what it gets of this rank's records: buckets of hashes, dealt out so that bytes are even.
+
+    A bucket that is large by one frequent key makes its rank get fewer of the others. Collective.
+    """
+    mine = collector.bucket_bytes()
+    total = comm.allreduce(mine.astype(np.int64))
+    parts = []
+    for buckets in by_size(total.tolist(), comm.size):
+        wanted = np.zeros(total.size, bool)
+        wanted[buckets] = True
+        parts.append(collector.of_buckets(wanted.tolist()))
+    return parts
+
+
+def parts_by_range(comm: Communicator, collector: Collector) -> list[list[Segments]]:
+    """For each rank, its range of keys, in order of ranks, so that bytes are about even. Collective.
+
+    Ranges are cut at keys of a sample, one for each 32 KiB of the records of every rank.
+    """
+    mine = collector.sample()
+    share = max(_SAMPLE // comm.size, 16)
+    step = max(-(-len(mine) // share), 1)
+    weighted = sorted((key, step) for keys, step in allgather(comm, (mine[step // 2 :: step], step)) for key in keys)
+    # A sample is its type's byte, then the key: they are sorted as keys are, type last.
+    weighted.sort(key=lambda entry: (entry[0][1:], entry[0][:1]))
+    bounds: list[bytes] = []
+    if weighted:
+        ends = np.cumsum([step for _, step in weighted])
+        for rank in range(1, comm.size):
+            place = int(np.searchsorted(ends, ends[-1] * rank / comm.size))
+            bounds.append(weighted[place][0])
+    lower: list[bytes | None] = [None, *bounds, *[None] * (comm.size - 1 - len(bounds))]
+    upper: list[bytes | None] = [*lower[1:], None]
+    if not bounds:  # nobody has a record
+        return [collector.between(None, None)] + [[] for _ in range(comm.size - 1)]
+    return [collector.between(low, high) for low, high in zip(lower, upper, strict=True)]
+
+
+def shuffle(
+    comm: Communicator, parts: list[list[Segments]], fold: str, order: str, folder: str, memory: Memory
+) -> tuple[list[list[Segments]], int]:
+    """Sends each rank its part. Collective: rounds of one uneven alltoall each, until all have sent all.
+
+    Returns: what each rank has for this one, in rank order; the bytes that this rank sent.
+
+    Raises: on all ranks, if one cannot read or write its files.
+    """
+    stage = memory.stage(comm.size)
+    buffer = memory.buffer(sum(len(part) for part in parts))
+    merges = [Merge(fold, order, part if rank != comm.rank else [], buffer) for rank, part in enumerate(parts)]
+    came = [Spool(folder) for _ in range(comm.size)]
+    outgoing = np.empty((comm.size, stage), np.uint8)
+    sent, failure = 0, None
+    while True:
+        counts = np.zeros(comm.size, np.int64)
+        try:
+            for rank, merge in enumerate(merges):
+                counts[rank] = merge.fill(outgoing[rank]) if rank != comm.rank else 0
+        except Exception as error:
+            failure = error
+        incoming_counts = _told(comm, counts, failure)
+        if incoming_counts is None:
+            break
+        packed = np.concatenate([outgoing[rank, :count] for rank, count in enumerate(counts)])
+        incoming = np.empty(int(incoming_counts.sum()), np.uint8)
+        comm.alltoall(packed, incoming, send_counts=counts.tolist(), recv_counts=incoming_counts.tolist())
+        sent += packed.size
+        try:
+            begin = 0
+            for spool, count in zip(came, incoming_counts.tolist(), strict=True):
+                spool.append(incoming[begin : begin + count])
+                begin += count
+        except Exception as error:
+            failure = error
+    return [parts[rank] if rank == comm.rank else [came[rank].segments()] for rank in range(comm.size)], sent
+
+
+def _told(comm: Communicator, counts: np.ndarray, failure: Exception | None) -> np.ndarray | None:
+    """Bytes that every rank sends this one in this round; None if nobody sends more. Raises if a rank has failed."""
+    told = np.stack([counts, np.full(comm.size, -1 if failure else int(counts.sum()))], axis=1)
+    heard = comm.alltoall(told).reshape(comm.size, 2)
+    if failure:
+        raise failure
+    if failed := np.flatnonzero(heard[:, 1] < 0).tolist():
+        raise Error(f"mapreduce: rank {failed[0]} failed in the shuffle; its own error says why")
+    return np.ascontiguousarray(heard[:, 0]) if heard[:, 1].any() else None
+
+
+def too_many_runs(collector: Collector, comm: Communicator, memory: Memory) -> bool:
+    return memory.too_many(collector.runs * comm.size)
