@@ -109,10 +109,10 @@ py::array_t<uint64_t> bucket_bytes(const PyCollector& self) {
 }
 
 py::list sample(const PyCollector& self) {
-  py::list keys;
+  py::list samples;
   for (const auto& run : self.core.runs())
-    for (const auto& key : run->sample()) keys.append(py::bytes(with_type(key)));
-  return keys;
+    for (const auto& key : run->sample()) samples.append(py::make_tuple(py::bytes(with_type(key)), run->interval()));
+  return samples;
 }
 
 std::vector<Segments> of_buckets(const PyCollector& self, const std::vector<bool>& wanted) {

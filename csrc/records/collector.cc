@@ -31,7 +31,7 @@ void Collector::merge_from(size_t first, int level) {
   std::vector<Segments> sources;
   for (size_t i = first; i < runs_.size(); ++i) sources.push_back(runs_[i]->all());
   auto merged = std::make_unique<Run>(order_, folder_);
-  Merge merge(fold_, order_, std::move(sources), Run::kSampled);
+  Merge merge(fold_, order_, std::move(sources), 32 << 10);
   for (Record record; merge.next(record);) merged->add(token_of(order_, record.key), record);
   merged->finish();
   merged->level = level;

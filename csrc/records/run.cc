@@ -125,12 +125,25 @@ void Run::add(uint64_t token, const Record& record) {
   const size_t place = file_->bytes() + buffer_.size();
   if (order_ == Order::hash) {
     while (bucket_ < bucket_of(token)) starts_[size_t(++bucket_)] = place;
-  } else if (places_.empty() || place - places_.back() >= kSampled) {
-    sample_.emplace_back(record.key.bytes, uint8_t(record.key.type));
-    places_.push_back(place);
+  } else if (places_.empty() || place - places_.back() >= interval_) {
+    take_sample(place, record.key);
   }
   put_record(buffer_, record);
   if (buffer_.size() >= kWrite) flush();
+}
+
+// Once it is too large, every second one goes.
+void Run::take_sample(size_t place, const Key& key) {
+  sample_.emplace_back(key.bytes, uint8_t(key.type));
+  places_.push_back(place);
+  if (sample_.size() < kMostSampled) return;
+  for (size_t i = 0; i < kMostSampled / 2; ++i) {
+    sample_[i] = std::move(sample_[2 * i]);
+    places_[i] = places_[2 * i];
+  }
+  sample_.resize(kMostSampled / 2);
+  places_.resize(kMostSampled / 2);
+  interval_ *= 2;
 }
 
 void Run::finish() {
@@ -161,10 +174,6 @@ std::array<uint64_t, kBuckets> Run::bucket_bytes() const {
   return bytes;
 }
 
-const std::vector<std::pair<std::string, uint8_t>>& Run::sample() const {
-  return sample_;
-}
-
 // Place of the first record whose key is not before `key`: from the last sampled record before it on, one by one.
 size_t Run::find(const Key& key) const {
   const auto before = [&](const Key& a) { return behind_token(a, key); };
@@ -172,7 +181,7 @@ size_t Run::find(const Key& key) const {
                                             [&](const auto& s) { return before({s.first, KeyType(s.second)}); });
   if (sampled == sample_.begin()) return 0;
   const size_t from = places_[size_t(sampled - sample_.begin()) - 1];
-  Reader reader({file_, {{from, file_->bytes()}}}, 2 * kSampled);
+  Reader reader({file_, {{from, file_->bytes()}}}, 32 << 10);
   size_t place = from;
   for (Record record; reader.next(record) && before(record.key);) place = reader.offset();
   return place;

@@ -69,17 +69,19 @@ class Run {
   void finish();
 
   Segments all() const;
-  Segments buckets(const std::vector<bool>& wanted) const;             // in order of hash
-  Segments between(const Key* from, const Key* to) const;              // in order of key: from <= key < to
-  std::array<uint64_t, kBuckets> bucket_bytes() const;                 // in order of hash
-  const std::vector<std::pair<std::string, uint8_t>>& sample() const;  // in order of key: one each kSampled bytes
+  Segments buckets(const std::vector<bool>& wanted) const;  // in order of hash
+  Segments between(const Key* from, const Key* to) const;   // in order of key: from <= key < to
+  std::array<uint64_t, kBuckets> bucket_bytes() const;      // in order of hash
+  // In order of key: a record's key and type for about every interval() bytes.
+  const std::vector<std::pair<std::string, uint8_t>>& sample() const { return sample_; }
+  size_t interval() const { return interval_; }
   size_t bytes() const { return file_->bytes(); }
   int level = 0;  // how often its records were merged
 
-  static constexpr size_t kSampled = 32 << 10;
-
  private:
+  static constexpr size_t kMostSampled = 4096;
   size_t find(const Key& key) const;
+  void take_sample(size_t place, const Key& key);
   void flush();
   Order order_;
   std::shared_ptr<File> file_;
@@ -87,7 +89,8 @@ class Run {
   std::array<size_t, kBuckets + 1> starts_{};  // in order of hash
   int bucket_ = 0;
   std::vector<std::pair<std::string, uint8_t>> sample_;  // in order of key
-  std::vector<size_t> places_;                           // of the sample's records
+  size_t interval_ = 1 << 10;
+  std::vector<size_t> places_;  // of the sample's records
 };
 
 }  // namespace pycoll::records

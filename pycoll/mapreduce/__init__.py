@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from .job import run
+from .lines import jsonl, libsvm, text
 from .maps import Positions, Words
 from .result import Result, Stats
 from .source import Source, records
 from .tables import csv, parquet
-from .text import jsonl, libsvm, text
 
 __all__ = [
     "Positions",

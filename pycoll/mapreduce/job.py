@@ -24,13 +24,13 @@ from ..errors import Error, InvalidArgument, capture
 from ..objects import allgather
 from ..settings import log
 from ..together import Together
+from .lines import Text
 from .maps import Positions, Words
 from .memory import Memory
 from .output import FORMATS, check_folder, shard_url, write
 from .result import Result, Stats
 from .shuffle import parts_by_hash, parts_by_range, shuffle, too_many_runs
 from .source import Records, Source, Split, share
-from .text import Text
 
 if TYPE_CHECKING:
     from ..comm import Communicator

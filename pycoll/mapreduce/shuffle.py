@@ -36,20 +36,18 @@ def parts_by_hash(comm: Communicator, collector: Collector) -> list[list[Segment
 def parts_by_range(comm: Communicator, collector: Collector) -> list[list[Segments]]:
     """For each rank, its range of keys, in order of ranks, so that bytes are about even. Collective.
 
-    Ranges are cut at keys of a sample, one for each 32 KiB of the records of every rank.
+    Ranges are cut at keys of a sample, taken of each rank's records at even distances of bytes.
     """
-    mine = collector.sample()
-    share = max(_SAMPLE // comm.size, 16)
-    step = max(-(-len(mine) // share), 1)
-    weighted = sorted((key, step) for keys, step in allgather(comm, (mine[step // 2 :: step], step)) for key in keys)
-    # A sample is its type's byte, then the key: they are sorted as keys are, type last.
-    weighted.sort(key=lambda entry: (entry[0][1:], entry[0][:1]))
+    mine = collector.sample()  # keys, each with the bytes that it stands for
+    step = max(len(mine) * comm.size // _SAMPLE, 1)
+    thinned = [(key, nbytes * step) for key, nbytes in mine[step // 2 :: step]]
+    everything = [entry for entries in allgather(comm, thinned) for entry in entries]
+    everything.sort(key=lambda entry: (entry[0][1:], entry[0][:1]))  # a sampled key has its type in front
     bounds: list[bytes] = []
-    if weighted:
-        ends = np.cumsum([step for _, step in weighted])
-        for rank in range(1, comm.size):
-            place = int(np.searchsorted(ends, ends[-1] * rank / comm.size))
-            bounds.append(weighted[place][0])
+    if everything:
+        ends = np.cumsum([nbytes for _, nbytes in everything])
+        places = np.searchsorted(ends, ends[-1] * np.arange(1, comm.size) / comm.size).tolist()
+        bounds = [everything[place][0] for place in places]
     lower: list[bytes | None] = [None, *bounds, *[None] * (comm.size - 1 - len(bounds))]
     upper: list[bytes | None] = [*lower[1:], None]
     if not bounds:  # nobody has a record

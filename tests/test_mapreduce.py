@@ -1,0 +1,368 @@
+"""pycoll.mapreduce: results beside plain Python's, over ranks that are threads; sources, files, and what is wrong."""
+
+import collections
+import gzip
+import json
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pycoll
+from pycoll import loopback, mapreduce
+from pycoll.mapreduce import lines, memory
+
+DOCS = sorted((Path(__file__).parent.parent / "docs").glob("*.md"))
+
+
+@pytest.fixture(params=["ample", "tight"])
+def room(request, monkeypatch):
+    """Memory of all sizes: the budget is that of a process, which here has torch in it already."""
+    monkeypatch.setattr(memory, "resident", lambda: 0)
+    if request.param == "tight":
+        for name, size in {"records": 100_000, "block": 4096, "rows": 5000}.items():
+            monkeypatch.setattr(memory.Memory, name, size)
+        monkeypatch.setattr(memory.Memory, "stage", lambda self, ranks: 997)
+        monkeypatch.setattr(memory.Memory, "buffer", lambda self, files: 256)
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def no_budget(monkeypatch):
+    monkeypatch.setattr(memory, "resident", lambda: 0)
+
+
+def over(size, *args, **options):
+    """All ranks' results of a job, one list a rank, and their stats."""
+
+    def run(comm):
+        result = mapreduce.run(*args, comm=comm, **options)
+        return list(result) if not result.files else result.files, result.stats
+
+    results = loopback.run(size, run, timeout=60)
+    return [result for result, _ in results], [stats for _, stats in results]
+
+
+def words_of(paths):
+    return [word.decode() for path in paths for word in path.read_bytes().split()]
+
+
+def halves(line):
+    for word in line.split():
+        yield word[: len(word) // 2], len(word)
+
+
+@pytest.mark.parametrize("partition", ["hash", "range"])
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_word_count(size, partition, room, monkeypatch):
+    monkeypatch.setattr(lines, "_SPLIT", 50_000)
+    urls = [str(path) for path in DOCS]
+    results, stats = over(size, mapreduce.text(urls), mapreduce.Words(), "sum", partition=partition)
+    flat = [pair for result in results for pair in result]
+    assert len(flat) == len(dict(flat))
+    assert dict(flat) == collections.Counter(words_of(DOCS))
+    assert sum(s.records for s in stats) == len(words_of(DOCS))
+    assert all((s.spilled > 0) == (room == "tight") for s in stats)
+    assert sum(s.results for s in stats) == len(flat)
+    if partition == "range":
+        assert [key for key, _ in flat] == sorted((key for key, _ in flat), key=str.encode)
+    if size > 1:
+        assert 1 <= stats[0].skew < 1.3
+        assert all(0.5 < s.reduced / stats[0].reduced < 2 for s in stats)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_inverted_index(size, room, tmp_path):
+    all_lines, wanted, position = [], collections.defaultdict(list), 0
+    for path in DOCS:
+        all_lines += path.read_bytes().splitlines(keepends=True)
+    (tmp_path / "a.txt").write_bytes(b"".join(all_lines[:1000]))
+    (tmp_path / "b.txt").write_bytes(b"".join(all_lines[1000:]))
+    for line in all_lines:
+        for word in sorted(set(line.split())):
+            wanted[word.decode()].append(position)
+        position += len(line)
+    results, _ = over(size, mapreduce.text(str(tmp_path / "*.txt")), mapreduce.Positions(), "set")
+    got = {key: ids.tolist() for result in results for key, ids in result}
+    assert got == wanted
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_functions(size, room):
+    """A map and a reduce of one's own, all values looked at, or none, or results that are pairs."""
+    urls = [str(path) for path in DOCS]
+    wanted = collections.defaultdict(list)
+    for path in DOCS:
+        for line in path.read_text().split("\n"):
+            for key, value in halves(line):
+                wanted[key].append(value)
+
+    def both_ends(key, values):
+        values = sorted(values)
+        yield f"least {key}", values[0]
+        yield f"most {key}", values[-1]
+
+    source = mapreduce.text(urls)
+    results, stats = over(size, source, halves, lambda key, values: sorted(values))
+    assert dict(pair for result in results for pair in result) == {k: sorted(v) for k, v in wanted.items()}
+    most = max(wanted, key=lambda key: len(wanted[key]))
+    assert all(s.frequent[0] == (most, len(wanted[most])) for s in stats)
+
+    results, _ = over(size, source, halves, lambda key, values: key * 2)
+    assert dict(pair for result in results for pair in result) == {k: k * 2 for k in wanted}
+
+    results, _ = over(size, source, halves, both_ends)
+    ends = {f"least {k}": min(v) for k, v in wanted.items()} | {f"most {k}": max(v) for k, v in wanted.items()}
+    assert dict(pair for result in results for pair in result) == ends
+
+    for name, function in {"sum": sum, "min": min, "max": max, "count": len}.items():
+        results, _ = over(size, source, halves, name)
+        assert dict(pair for result in results for pair in result) == {k: function(v) for k, v in wanted.items()}, name
+
+    results, folded = over(size, source, halves, combine=max)
+    assert dict(pair for result in results for pair in result) == {k: max(v) for k, v in wanted.items()}
+    assert sum(s.records for s in folded) < sum(s.records for s in stats) / 2
+
+
+KEYS = {
+    "text": ["", "a", "a\0", "ab", "z", "é", "\U0001f600", "x" * 3000],
+    "bytes": [b"", b"\0", b"\0\0", b"a", b"\xff", b"\xff\xff"],
+    "whole": [-(2**63), -1000, -1, 0, 1, 255, 256, 2**63 - 1],
+    "real": [-math.inf, -1.5, -1e-310, 0.0, 1e-310, 2.5, math.inf],
+    "tuple": [(), ("",), ("", -1), ("", 0), ("a",), ("a", "b"), ("a\0",), ("b", 1.5, b"\0"), ("b", 2.5, b"")],
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_keys_of_every_type_in_order(kind):
+    keys = KEYS[kind] * 3
+    random.Random(1).shuffle(keys)
+
+    def run(comm):
+        mine = [(key, i) for i, key in enumerate(keys) if i % comm.size == comm.rank]
+        return list(mapreduce.run(mine, lambda pair: [pair], "count", partition="range", comm=comm))
+
+    got = [pair for result in loopback.run(3, run, timeout=60) for pair in result]
+    assert got == [(key, 3) for key in sorted(KEYS[kind])]
+
+
+def test_values_of_every_kind_come_back():
+    values = [None, True, 1, -1, 2**80, 1.5, math.inf, "text", b"bytes", (1, "a"), {"k": [1]}, np.float32(2), 2**63]
+    results, _ = over(2, values, lambda value: [(repr(value), value)], lambda key, values: list(values))
+    got = dict(pair for result in results for pair in result)
+    assert got == {repr(value): [value, value] for value in values}
+    assert all(type(got[repr(value)][0]) is type(value) for value in values)
+
+
+def test_numbers():
+    pairs = [("whole", 1), ("whole", np.int32(2)), ("real", np.float32(0.5)), ("real", 1), ("large", 2**61)]
+    results, _ = over(2, pairs, lambda pair: [pair], "sum")
+    got = dict(pair for result in results for pair in result)
+    assert got == {"whole": 6, "real": 3.0, "large": 2**62}
+
+
+def test_sources(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "_SPLIT", 100)  # lines lie across splits, and splits within lines
+    rows = [{"name": f"n{i % 7}", "size": i, "note": 'a "quote",\nand more' if i % 5 == 0 else ""} for i in range(200)]
+    wanted = collections.Counter(f"n{i % 7}" for i in range(200))
+    (tmp_path / "a.jsonl").write_text("\n\n".join(json.dumps(row) for row in rows[:150]))
+    with gzip.open(tmp_path / "b.jsonl.gz", "wt") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows[150:]))
+    (tmp_path / "c.jsonl").write_text("")
+
+    def total(source, of=lambda row: [(row["name"], 1)]):
+        results, _ = over(3, source, of, "sum")
+        return dict(pair for result in results for pair in result)
+
+    assert total(mapreduce.jsonl(str(tmp_path / "*.jsonl*"))) == wanted
+
+    import csv
+
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=";")
+        writer.writeheader()
+        writer.writerows(rows)
+    assert total(mapreduce.csv(str(tmp_path / "a.csv"), delimiter=";")) == wanted
+
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=30)
+    assert total(mapreduce.parquet(str(tmp_path / "a.parquet"), columns=["name"])) == wanted
+
+    (tmp_path / "a.svm").write_text("1 qid:3 1:0.5 7:2 # said\n\n-1 7:1.5\n")
+    found = total(mapreduce.libsvm(str(tmp_path / "a.svm")), lambda s: zip(s[1].tolist(), s[0] * s[2], strict=True))
+    assert found == {1: 0.5, 7: 0.5}
+
+    fsspec = pytest.importorskip("fsspec")
+    with fsspec.open("memory://corpus/a.txt", "w") as file:
+        file.write("to be\r\nor not\r\n\r\nto be")
+    assert total(mapreduce.text("memory://corpus"), lambda line: [(line, 1)]) == {"to be": 2, "or not": 1, "": 1}
+
+
+@pytest.mark.parametrize("format", ["tsv", "jsonl", "parquet"])
+@pytest.mark.parametrize("reduce", ["sum", "set", "function"])
+def test_files(format, reduce, tmp_path):
+    if format == "parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+    pairs = [(f"key {i % 1000}\t", i) for i in range(5000)]
+    wanted = collections.defaultdict(list)
+    for key, value in pairs * 2:
+        wanted[key].append(value)
+    how = {"sum": sum, "set": lambda v: sorted(set(v)), "function": lambda v: f"{len(v)}"}[reduce]
+    wanted = {key: how(values) for key, values in wanted.items()}
+    folder = f"file://{tmp_path}/out"
+    options = {"output": folder, "format": format}
+    given = (lambda key, values: str(len(list(values)))) if reduce == "function" else reduce
+    files, stats = over(2, pairs, lambda pair: [pair], given, **options)
+    assert files[0] == files[1] == [f"{folder}/part-{rank:05}-of-00002.{format}" for rank in range(2)]
+    assert [s.results for s in stats] != [0, 0] and sum(s.results for s in stats) == 1000
+    got = {}
+    for file in files[0]:
+        path = Path(file.removeprefix("file://"))
+        if format == "tsv":
+            for line in path.read_text().splitlines():
+                key, value = line.split("\t")
+                key = key.replace("\\t", "\t")
+                got[key] = [int(x) for x in value.split()] if reduce == "set" else value
+                got[key] = int(value) if reduce == "sum" else got[key]
+        elif format == "jsonl":
+            got.update(json.loads(line) for line in path.read_text().splitlines())
+        else:
+            got.update((row["key"], row["value"]) for row in parquet.read_table(path).to_pylist())
+    assert got == wanted
+    with pytest.raises(pycoll.InvalidArgument, match="has 2 shards already; overwrite=True replaces them"):
+        over(1, pairs, lambda pair: [pair], "sum", **options)
+    over(1, pairs, lambda pair: [pair], "sum", overwrite=True, **options)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"part-00000-of-00001.{format}"]
+
+
+def test_a_reduce_that_fails_leaves_no_file(tmp_path):
+    with pytest.raises(pycoll.InvalidArgument, match="wanted text or a number, to write it as a line"):
+        over(2, [1, 2], lambda x: [((x, x), 1)], "sum", output=str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_frequent_key_is_reported_and_does_not_crowd_its_rank(caplog):
+    pairs = [("often", i) for i in range(6000)] + [(f"key {i}", i) for i in range(4000)]
+    with caplog.at_level("WARNING", logger="pycoll"):
+        results, stats = over(2, pairs, lambda pair: [pair], lambda key, values: sum(1 for _ in values))
+    assert dict(pair for result in results for pair in result)["often"] == 12000
+    assert stats[0].frequent[0] == ("often", 12000) and stats[1].frequent == stats[0].frequent
+    assert "key 'often' has 60 % of all 20000 values" not in caplog.text  # below 1.5 of a rank's share
+    with_it, without = sorted(dict(result).get("often", 0) > 0 and len(result) for result in results)[::-1]
+    assert with_it < 0.45 * 4000 and not without  # its rank has fewer of the others
+    pairs = [("often", i) for i in range(9000)] + [(f"key {i}", i) for i in range(1000)]
+    with caplog.at_level("WARNING", logger="pycoll"):
+        over(2, pairs, lambda pair: [pair], lambda key, values: sum(1 for _ in values))
+    assert "key 'often' has 90 % of all 20000 values, and one rank reduces them" in caplog.text
+
+
+def test_progress(tmp_path):
+    (tmp_path / "a.txt").write_text("some words\n" * 30_000)
+    calls = []
+    over(2, mapreduce.text(str(tmp_path)), mapreduce.Words(), "sum", progress=lambda *call: calls.append(call))
+    assert ("map", 330_000, 330_000) in calls
+    assert {phase for phase, _, _ in calls} == {"map", "reduce"}
+    assert all(0 <= done <= total for _, done, total in calls)
+
+
+# ---- What is wrong
+
+
+def fails(error, match, *args, size=2, **options):
+    """Every rank raises; `match` is what one of them says, the others name it."""
+
+    def run(comm):
+        try:
+            mapreduce.run(*args, comm=comm, **options)
+        except BaseException as raised:
+            return raised
+        finally:
+            assert comm.allreduce(np.ones(1)).item() == size  # the communicator can be used on
+
+    raised = loopback.run(size, run, timeout=60)
+    assert all(isinstance(each, (error, pycoll.Error)) for each in raised), raised
+    assert any(isinstance(each, error) and match in str(each) for each in raised), raised
+    return raised
+
+
+def test_what_map_and_reduce_raise_is_told_on_all_ranks():
+    def broken_on_1(comm):
+        def broken(x):
+            if comm.rank == 1:
+                raise KeyError("that")
+            return [(x, x)]
+
+        with pytest.raises((KeyError, pycoll.Error)) as info:
+            mapreduce.run(range(5), broken, "sum", comm=comm)
+        assert comm.allreduce(np.ones(1)).item() == comm.size
+        return info.value
+
+    raised = loopback.run(3, broken_on_1, timeout=60)
+    assert isinstance(raised[1], KeyError)
+    assert str(raised[0]) == str(raised[2]) == "mapreduce: rank 1 failed in map: KeyError: 'that'"
+
+    def reduce(key, values):
+        raise ValueError(f"not {key}")
+
+    fails(ValueError, "not 1", [1], lambda x: [(x, x)], reduce)
+
+
+def test_wrong_arguments():
+    def pair(x):
+        return [(x, x)]
+
+    invalid = pycoll.InvalidArgument
+    fails(invalid, "mapreduce: rank 0: reduce is 'mean', wanted a function, or one of sum", [1], pair, "mean")
+    fails(invalid, "reduce is None, wanted a function, a name, or None and a combine", [1], pair)
+    fails(
+        invalid, "combine is <built-in function max>, wanted None where reduce is a name", [1], pair, "sum", combine=max
+    )
+    fails(invalid, "map is 3, wanted a function", [1], 3, "sum")
+    fails(invalid, "source is 'Records', wanted text() for Positions", [1], mapreduce.Positions(), "set")
+    fails(invalid, "partition is 'sort', wanted hash or range", [1], pair, "sum", partition="sort")
+    fails(invalid, "format is 'xml', wanted one of tsv, jsonl, parquet", [1], pair, "sum", format="xml")
+    fails(invalid, "memory is '1 MB/s', wanted bytes, or text such as", [1], pair, "sum", memory="1 MB/s")
+    fails(invalid, "memory is 1000 bytes, wanted at least", [1], pair, "sum", memory=1000)
+    fails(invalid, "names no file", mapreduce.text("/no/such/file"), pair, "sum")
+    fails(pycoll.Error, "cannot write to /no/such/folder", [1], pair, "sum", folder="/no/such/folder")
+    fails(invalid, "map gave 3, wanted pairs of key and value", [1], lambda x: [3], "sum")
+    fails(invalid, "got a key of type list, wanted str, bytes, int, float or a tuple", [1], lambda x: [([], 1)], "sum")
+    fails(invalid, "the value of key 'k' is of type str, wanted a number", [1], lambda x: [("k", "1")], "sum")
+    fails(invalid, "the value of key 'k' is -1, wanted a whole number from 0", [1], lambda x: [("k", -1)], "set")
+    fails(invalid, "leaves 64 bits", [2**62] * 2, lambda x: [("k", x)], "sum")
+
+
+def test_ranks_that_disagree():
+    def run(comm):
+        with pytest.raises(pycoll.MismatchError, match="mapreduce: reduce is max on rank 1, but min on rank 0"):
+            mapreduce.run([1], lambda x: [(x, x)], ["min", "max"][comm.rank], comm=comm)
+
+    loopback.run(2, run, timeout=60)
+
+
+def test_files_that_are_wrong(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": \n')
+    fails(pycoll.InvalidArgument, "a.jsonl has a line '{\"a\": '", mapreduce.jsonl(str(tmp_path)), dict.items, "sum")
+    (tmp_path / "a.jsonl").write_bytes(b"fine\n\xff\xfe\n")
+    fails(pycoll.InvalidArgument, "is not utf-8 at byte 5", mapreduce.text(str(tmp_path)), halves, "sum")
+    (tmp_path / "a.jsonl").write_text("a,b\n1,2\n1\n")
+    fails(pycoll.InvalidArgument, "line 3: a row has not 2 fields", mapreduce.csv(str(tmp_path)), dict.items, "count")
+    (tmp_path / "a.jsonl").write_text("1 2 3\n")
+    fails(
+        pycoll.InvalidArgument, "wanted a label, then index:value", mapreduce.libsvm(str(tmp_path)), lambda s: [], "sum"
+    )
+
+
+def test_budget():
+    parse = memory.parse_bytes
+    assert [parse(x) for x in (5, "5", "256MB", "1.5 GiB", "2kb")] == [5, 5, 256 * 10**6, 3 << 29, 2000]
+    for ranks in (1, 2, 64, 2000):
+        for left in (32 << 20, 256 << 20, 8 << 30):
+            m = memory.Memory(left)
+            assert m.records + 3 * m.block <= left
+            assert 2 * ranks * m.stage(ranks) <= max(left // 4, ranks * 8192)
+            assert m.too_many(100_000) or 100_000 * m.buffer(100_000) <= left // 4
