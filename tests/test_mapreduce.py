@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from launch import available, run_ranks
 
 import pycoll
 from pycoll import loopback, mapreduce
@@ -154,6 +155,17 @@ def test_values_of_every_kind_come_back():
     got = dict(pair for result in results for pair in result)
     assert got == {repr(value): [value, value] for value in values}
     assert all(type(got[repr(value)][0]) is type(value) for value in values)
+
+
+def test_words_that_are_not_utf_8(tmp_path):
+    (tmp_path / "a").write_bytes(b"caf\xe9 caf\xc3\xa9 caf\xe9\n")
+    counts, _ = over(2, mapreduce.text(str(tmp_path)), mapreduce.Words(), "sum")
+    flat = [pair for result in counts for pair in result]
+    assert sorted(flat) == sorted([("café", 1), (b"caf\xe9".decode("utf-8", "surrogateescape"), 2)])
+    again, _ = over(1, flat, lambda pair: [pair], "sum")
+    assert sorted(again[0]) == sorted(flat)
+    pytest.importorskip("pyarrow")
+    fails(pycoll.InvalidArgument, "not UTF-8", flat, lambda p: [p], "sum", output=str(tmp_path / "o"), format="parquet")
 
 
 def test_numbers():
@@ -366,3 +378,34 @@ def test_budget():
             assert m.records + 3 * m.block <= left
             assert 2 * ranks * m.stage(ranks) <= max(left // 4, ranks * 8192)
             assert m.too_many(100_000) or 100_000 * m.buffer(100_000) <= left // 4
+
+
+# ---- Ranks that are processes
+
+WORKER = Path(__file__).parent / "workers" / "mapreduce_ranks.py"
+
+
+def write_corpus(folder, words):
+    rng = np.random.default_rng(1)
+    for number in range(3):
+        frequent, rare = rng.geometric(0.02, words // 6), rng.integers(0, 2_000_000, words // 6)
+        text = " ".join(f"often{a} w{b}" for a, b in zip(frequent.tolist(), rare.tolist(), strict=True))
+        (folder / f"{number}.txt").write_text(text.replace("often1 ", "often1\n"))
+
+
+@pytest.mark.mpi
+@pytest.mark.skipif(not available("mpi"), reason="no mpirun in this environment")
+@pytest.mark.parametrize("launcher", ["shm", "mpi"])
+def test_memory_stays_within_its_budget(launcher, tmp_path):
+    write_corpus(tmp_path, 1_200_000)
+    run = run_ranks(WORKER, 2, launcher, [str(tmp_path), "80MB"], timeout=120)
+    assert run.ok and run.stdout.count(": right") == 2, run
+
+
+@pytest.mark.mpi
+@pytest.mark.skipif(not available("mpi"), reason="no mpirun in this environment")
+def test_a_rank_that_is_killed(tmp_path):
+    write_corpus(tmp_path, 30_000)
+    run = run_ranks(WORKER, 3, "shm", [str(tmp_path), "100MB", "die"], timeout=60, survive=True)
+    assert run.stdout.count("PeerFailed, rank 1") == 2, run
+    assert run.seconds < 20, run

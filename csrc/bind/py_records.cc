@@ -20,15 +20,26 @@ std::string type_of(py::handle object) {
   return Py_TYPE(object.ptr())->tp_name;
 }
 
-std::string_view utf8(py::handle text) {
+// Text that came from bytes that are not UTF-8 has surrogates for them (PEP 383), and becomes the same bytes again.
+std::string_view utf8(py::handle text, std::string& room) {
   Py_ssize_t bytes;
-  const char* data = PyUnicode_AsUTF8AndSize(text.ptr(), &bytes);
-  if (!data) {
+  if (const char* data = PyUnicode_AsUTF8AndSize(text.ptr(), &bytes)) return {data, size_t(bytes)};
+  PyErr_Clear();
+  const auto escaped =
+      py::reinterpret_steal<py::object>(PyUnicode_AsEncodedString(text.ptr(), "utf-8", "surrogateescape"));
+  if (!escaped) {
     PyErr_Clear();
     throw InvalidArgument(
         concat("mapreduce: got text that is not valid Unicode: ", std::string(py::repr(text)), "; emit it as bytes"));
   }
-  return {data, size_t(bytes)};
+  room.assign(PyBytes_AS_STRING(escaped.ptr()), size_t(PyBytes_GET_SIZE(escaped.ptr())));
+  return room;
+}
+
+py::object text_to(std::string_view bytes) {
+  PyObject* const text = PyUnicode_DecodeUTF8(bytes.data(), Py_ssize_t(bytes.size()), "surrogateescape");
+  if (!text) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(text);
 }
 
 std::string_view bytes_of(py::handle object) {
@@ -63,7 +74,7 @@ py::object pickle(const char* function) {
 
 Key key_from(py::handle object, std::string& room) {
   PyObject* const p = object.ptr();
-  if (PyUnicode_Check(p)) return {utf8(object), KeyType::text};
+  if (PyUnicode_Check(p)) return {utf8(object, room), KeyType::text};
   if (PyBytes_Check(p)) return {bytes_of(object), KeyType::bytes};
   room.clear();
   if (PyTuple_Check(p)) {
@@ -91,7 +102,7 @@ Key key_from(py::handle object, std::string& room) {
 
 py::object key_to(const Key& key) {
   switch (key.type) {
-    case KeyType::text: return py::str(key.bytes.data(), key.bytes.size());
+    case KeyType::text: return text_to(key.bytes);
     case KeyType::bytes: return py::bytes(key.bytes.data(), key.bytes.size());
     case KeyType::whole: return py::int_(records::whole_key(key.bytes));
     case KeyType::real: return py::float_(records::real_key(key.bytes));
@@ -140,8 +151,9 @@ std::string_view value_from(py::handle object, std::string& room) {
   } else if (PyFloat_CheckExact(p)) {
     records::put_number(room, Number::of(PyFloat_AS_DOUBLE(p)));
   } else if (PyUnicode_CheckExact(p)) {
+    std::string escaped;
     room = "s";
-    room += utf8(object);
+    room += utf8(object, escaped);
   } else if (PyBytes_CheckExact(p)) {
     room = "b";
     room += bytes_of(object);
@@ -159,7 +171,7 @@ py::object value_to(std::string_view value) {
     case 'n': return py::none();
     case 'i': return py::int_(records::take_number(value).whole);
     case 'f': return py::float_(records::take_number(value).value);
-    case 's': return py::str(rest.data(), rest.size());
+    case 's': return text_to(rest);
     case 'b': return py::bytes(rest.data(), rest.size());
     case 'p': return pickle("loads")(py::bytes(rest.data(), rest.size()));
     case 'd': {

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 class Words:
     """A map of text to (word, 1) for each word: with ``reduce="sum"`` a word count.
 
-    A word is what lies between white space, as ``bytes.split()`` has it. Over `text()` lines are not even decoded:
-    words must be UTF-8, or ASCII.
+    A word is what lies between white space, as ``bytes.split()`` has it. Over `text()` lines are not even decoded, and
+    its encoding is not asked for: words are the bytes of the file as UTF-8, with surrogates for what is not (PEP 383).
     """
 
     def __call__(self, line: str) -> Iterator[tuple[str, int]]:

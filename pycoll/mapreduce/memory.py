@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import InvalidArgument
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
-_LEAST = 32 << 20  # bytes that a job must be left
+_LEAST = 16 << 20  # bytes that a job must be left
 _LEAST_BUFFER = 4 << 10
 
 

@@ -128,6 +128,11 @@ def _value_array(columns: dict[str, Any]) -> Any:
 def _strings(is_text: bool, ends: np.ndarray, data: bytes) -> Any:
     import pyarrow as pa
 
-    array = pa.LargeStringArray if is_text else pa.LargeBinaryArray
+    kind = pa.LargeStringArray if is_text else pa.LargeBinaryArray
     offsets = np.concatenate([[0], ends]).astype(np.int64)
-    return array.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(data))
+    array = kind.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(data))
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise InvalidArgument(f"mapreduce: text is not UTF-8 ({error}), as Parquet wants it; write tsv") from None
+    return array
