@@ -21,7 +21,7 @@ PIP = $(1)/bin/python -m pip --disable-pip-version-check --quiet
 OPENMPI := .venv/.stamps
 MPICH := .venv-mpich/.stamps
 
-.PHONY: help demo test cpp-test py-test mpich-test wheel-test torch-suite bench bench-codec bench-accuracy bench-hosts lint format asan tsan docs clean distclean
+.PHONY: help demo test cpp-test py-test mpich-test wheel-test torch-suite bench bench-codec bench-accuracy bench-hosts bench-mapreduce lint format asan tsan docs clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,15 @@ bench-hosts: $(OPENMPI)/build $(OPENMPI)/demo $(MPICH)/build ## allreduce betwee
 	mkdir -p out
 	.venv/bin/python bench/hosts.py --mpi .venv --mpi .venv-mpich --json out/hosts.json
 
+bench-mapreduce: $(OPENMPI)/build $(OPENMPI)/test .venv-spark/.stamps/setup ## word count and index of 2 GiB beside PySpark; Java, half an hour
+	mkdir -p out
+	.venv/bin/python bench/mapreduce.py --spark .venv-spark/bin/python --json out/mapreduce.json
+
+.venv-spark/.stamps/setup: requirements/spark.txt
+	test -x .venv-spark/bin/python || "$(PYTHON)" -m venv .venv-spark
+	$(call PIP,.venv-spark) install -r $<
+	mkdir -p .venv-spark/.stamps && touch $@
+
 wheel-test: $(OPENMPI)/setup ## what "pip install ." gives on a machine without MPI, used from outside the checkout
 	rm -rf build/wheel
 	$(call PIP,.venv) wheel . --no-deps --no-build-isolation -w build/wheel -C build-dir=build/plain \
@@ -115,7 +124,7 @@ clean: ## what was built
 	rm -rf build out dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .venv/.stamps/build .venv-mpich/.stamps/build
 
 distclean: clean ## and the environments
-	rm -rf .venv .venv-mpich
+	rm -rf .venv .venv-mpich .venv-spark
 
 build:
 	mkdir -p build

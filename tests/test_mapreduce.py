@@ -409,3 +409,18 @@ def test_a_rank_that_is_killed(tmp_path):
     run = run_ranks(WORKER, 3, "shm", [str(tmp_path), "100MB", "die"], timeout=60, survive=True)
     assert run.stdout.count("PeerFailed, rank 1") == 2, run
     assert run.seconds < 20, run
+
+
+@pytest.mark.skipif(not available("mpi"), reason="no mpirun in this environment")
+def test_the_example(tmp_path):
+    pytest.importorskip("tqdm")
+    pytest.importorskip("matplotlib")
+    example = Path(__file__).parent.parent / "examples" / "word_count.py"
+    run = run_ranks(example, 2, "shm", ["--plot", f"{tmp_path}/plot.png", *map(str, DOCS)], timeout=60)
+    assert run.ok and (tmp_path / "plot.png").stat().st_size > 10_000, run
+    counts = collections.Counter(words_of(DOCS))
+    lines = [line for path in DOCS for line in path.read_bytes().split(b"\n")]
+    pairs = sum(len(set(line.split())) for line in lines)
+    assert f"{counts.total()} words, {len(counts)} different ones, {pairs} pairs of word and line" in run.stdout, run
+    most = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:8]
+    assert "most frequent: " + ", ".join(f"{word} {count}" for word, count in most) in run.stdout, run

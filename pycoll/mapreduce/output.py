@@ -80,22 +80,25 @@ def _write_parquet(file: Any, merge: Merge, bytes: int, step: Callable[[], None]
     except ImportError:
         raise InvalidArgument("mapreduce: writing Parquet needs pyarrow: pip install 'pycoll[mapreduce]'") from None
     writer = None
-    while columns := merge.columns(bytes):
-        keys, values = _key_array(columns), _value_array(columns)
+    try:
+        while columns := merge.columns(bytes):
+            keys, values = _key_array(columns), _value_array(columns)
+            if writer is None:
+                schema = pa.schema([("key", keys.type), ("value", values.type)])
+                # Keys are distinct, and values mostly are: a dictionary of them would only cost time.
+                writer = ParquetWriter(file, schema, use_dictionary=False, write_statistics=["key"])
+            if (keys.type, values.type) != (schema.field(0).type, schema.field(1).type):
+                raise InvalidArgument(
+                    f"mapreduce: a result is of {keys.type} and {values.type}, the ones before it of "
+                    f"{schema.field(0).type} and {schema.field(1).type}, and a column has one type; write jsonl"
+                )
+            writer.write_batch(pa.record_batch([keys, values], schema=schema))
+            step()
         if writer is None:
-            schema = pa.schema([("key", keys.type), ("value", values.type)])
-            # Keys are distinct and values mostly are: a dictionary of them would only cost time.
-            writer = ParquetWriter(file, schema, use_dictionary=False, compression="snappy", write_statistics=["key"])
-        if (keys.type, values.type) != (schema.field(0).type, schema.field(1).type):
-            raise InvalidArgument(
-                f"mapreduce: a result is of {keys.type} and {values.type}, the ones before it of "
-                f"{schema.field(0).type} and {schema.field(1).type}; a Parquet file has one type a column, write jsonl"
-            )
-        writer.write_batch(pa.record_batch([keys, values], schema=schema))
-        step()
-    if writer is None:
-        writer = ParquetWriter(file, pa.schema([("key", pa.large_string()), ("value", pa.int64())]))
-    writer.close()
+            writer = ParquetWriter(file, pa.schema([("key", pa.large_string()), ("value", pa.int64())]))
+    finally:
+        if writer:
+            writer.close()
 
 
 def _key_array(columns: dict[str, Any]) -> Any:
