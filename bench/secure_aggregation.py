@@ -8,9 +8,9 @@ Rank 0 is the server, the others host the clients; one rank is both. Rounds of e
     dropouts     secure, and 30 % of the clients drop out after they shared their keys: masks are made again for them
     bare, bare secure   without training: what is left are messages, sums and masks
 
-Columns: seconds (median of the rounds); added, to the round of its kind without masks, plain or bare; the same as a part
-of that round; and bytes that the server sends and receives. Every secure sum is compared with the plain one; the largest
-difference is printed.
+Columns: seconds (median of the rounds); added, to the round of its kind without masks, plain or bare; the same as a
+part of that round; and bytes that the server sends and receives. Every secure sum is compared with the plain one; the
+largest difference is printed.
 
 --json FILE writes {"schema": "pycoll-secure-aggregation/2", "environment": {...}, "settings": {...},
 "results": [the columns], "max_error"}.
