@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..buckets import Named
-from ..codec import Codec, Identity, encode
+from ..codec import Codec, decode, encode
 from .ring import HashRing
-
-DENSE = Identity()
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,27 @@ class Piece:
 
 @dataclass(frozen=True)
 class Entry:
-    """Rows of a piece (all where None) on their way: an encoded array, of numbers or of what changed in them."""
+    """Rows of a piece (all where None) on their way: float32 numbers as they are, or what a codec made of them, uint8.
+
+    Numbers may be in the memory of a gradient or a parameter, whose next change they would follow.
+    """
 
     piece: int
     rows: np.ndarray | None
     wire: np.ndarray
+
+    @property
+    def encoded(self) -> bool:
+        """True if a codec made the wire."""
+        return self.wire.dtype == np.uint8
+
+    def numbers(self) -> np.ndarray:
+        """float32; those of a wire that is not encoded in place."""
+        return decode(self.wire) if self.encoded else self.wire
+
+    def copy(self) -> Entry:
+        """The same in memory of its own."""
+        return self if self.encoded else replace(self, wire=self.wire.copy())
 
 
 @dataclass
@@ -85,8 +99,8 @@ def cut(named: Sequence[Named], servers: Sequence[int], piece_bytes: int, compre
 
 
 def flat(tensor: torch.Tensor) -> np.ndarray:
-    """A new float32 array of a tensor's elements."""
-    return tensor.detach().to(torch.float32, copy=True).contiguous().numpy().reshape(-1)
+    """A tensor's elements as a float32 array; in its memory where that has them so."""
+    return tensor.detach().to(torch.float32).contiguous().numpy().reshape(-1)
 
 
 class Residuals:
@@ -103,11 +117,9 @@ class Residuals:
 
     def entry(self, piece: Piece, values: np.ndarray, rows: np.ndarray | None) -> Entry:
         """values: float32, flat, of `rows` or all rows of the piece."""
-        if self._codec is None or not piece.compressed:
-            return Entry(piece.index, rows, encode(values, DENSE))
         count = piece.end - piece.begin if rows is None else len(rows)
-        if count == 0:
-            return Entry(piece.index, rows, encode(values, DENSE))
+        if self._codec is None or not piece.compressed or count == 0:
+            return Entry(piece.index, rows, values)
         shape = (piece.end - piece.begin, values.size // count)
         kept = self._kept.setdefault(piece.index, np.zeros(shape, np.float32))
         residual = kept.reshape(-1) if rows is None else kept[rows].reshape(-1)
