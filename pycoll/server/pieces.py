@@ -55,6 +55,15 @@ class Entry:
         return self if self.encoded else replace(self, wire=self.wire.copy())
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A piece as a checkpoint has it: float32 numbers, and the optimizer's state."""
+
+    piece: int
+    numbers: np.ndarray
+    state: dict[str, Any]
+
+
 @dataclass
 class Request:
     """What a worker asks of a server; the parts are done in this order."""
@@ -66,6 +75,8 @@ class Request:
     base: int = 0  # version that the pushed gradients were computed from
     leave: bool = False
     state: bool = False  # asks for the optimizer's state
+    exact: list[int] = field(default_factory=list)  # pieces whose numbers are asked for as the server has them
+    load: list[Loaded] | None = None  # of all of a server's pieces; waits until all workers ask to load
 
 
 @dataclass
@@ -114,6 +125,26 @@ class Residuals:
     def step(self) -> None:
         """The next entries belong to another step."""
         self._step += 1
+
+    def state(self, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """For load(): `step`, and of each parameter of which something was left out, by its index, rows of it."""
+        whole: dict[int, np.ndarray] = {}
+        for index, kept in self._kept.items():
+            rows = max(piece.end for piece in pieces if piece.parameter == pieces[index].parameter)
+            piece = pieces[index]
+            array = whole.setdefault(piece.parameter, np.zeros((rows, kept.shape[1]), np.float32))
+            array[piece.begin : piece.end] = kept
+        return {"step": self._step, "residuals": whole}
+
+    def load(self, state: dict[str, Any], pieces: Sequence[Piece]) -> None:
+        """Takes what state() gave, also where parameters are cut otherwise now."""
+        self._step = state["step"]
+        whole = {parameter: np.asarray(array, np.float32) for parameter, array in state["residuals"].items()}
+        self._kept = {
+            piece.index: whole[piece.parameter][piece.begin : piece.end].copy()
+            for piece in pieces
+            if piece.parameter in whole and piece.compressed and self._codec is not None
+        }
 
     def entry(self, piece: Piece, values: np.ndarray, rows: np.ndarray | None) -> Entry:
         """values: float32, flat, of `rows` or all rows of the piece."""

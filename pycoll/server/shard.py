@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..codec import Codec, decode, encode
-from .pieces import Entry, Piece
+from .pieces import Entry, Loaded, Piece
 from .state import cut_state, options_of
 
 
@@ -137,6 +137,21 @@ class Shard:
     def state(self) -> dict[int, dict[str, Any]]:
         """The optimizer's state of each piece."""
         return {i: dict(self._optimizer.state[v]) for i, v in self.values.items() if v in self._optimizer.state}
+
+    def exact(self, pieces: Iterable[int]) -> list[Entry]:
+        """These pieces' numbers, in the parameters' memory."""
+        return [Entry(i, None, self._rows(i, None)) for i in pieces]
+
+    def load(self, pieces: Iterable[Loaded]) -> None:
+        """Goes on from these; workers are sent the numbers as they are now."""
+        for loaded in pieces:
+            value = self.values[loaded.piece]
+            value.copy_(torch.from_numpy(loaded.numbers).view(value.shape))
+            self._optimizer.state.pop(value, None)
+            if loaded.state:
+                self._optimizer.state[value] = loaded.state
+        for held in self._held.values():
+            held.update({i: self._rows(i, None).copy() for i in held})
 
     def _rows(self, index: int, rows: np.ndarray | None) -> np.ndarray:
         value = self.values[index].numpy().reshape(self.values[index].shape[0], -1)

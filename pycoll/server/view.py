@@ -23,6 +23,10 @@ class View:
         encoded = [piece for piece in pieces if codec is not None and piece.compressed]
         self._held = {p.index: flat(p.of(parameters[p.parameter])).copy().reshape(p.end - p.begin, -1) for p in encoded}
 
+    def is_held(self, piece: Piece) -> bool:
+        """True if pulls of it are encoded."""
+        return piece.index in self._held
+
     def take(self, reply: Reply) -> None:
         """Decodes: entries' wires become float32 numbers."""
         for i, entry in enumerate(reply.entries):
@@ -31,6 +35,12 @@ class View:
                 add_difference(held, entry.rows, entry.wire)
                 numbers = held.copy() if entry.rows is None else held[entry.rows]
                 reply.entries[i] = type(entry)(entry.piece, entry.rows, numbers)
+
+    def exact(self, reply: Reply) -> None:
+        """Like take(), of entries that are a server's numbers and no differences."""
+        for entry in reply.entries:
+            if entry.piece in self._held:
+                self._held[entry.piece][:] = entry.wire
 
     def show(self, replies: dict[int, Reply]) -> None:
         """Overwrites the parameters with what was taken."""
