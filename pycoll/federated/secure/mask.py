@@ -19,7 +19,7 @@ except ImportError as error:
     raise ImportError("secure aggregation needs the package cryptography: pip install 'pycoll[federated]'") from error
 
 KEY_BYTES = 32
-_CHUNK = 1 << 16  # bytes: large enough for a call's own cost; zeros, mask and numbers fit in a core's cache
+_CHUNK = 1 << 17  # bytes: large enough for a call's own cost; zeros, mask and numbers fit in a core's cache
 _ZEROS = bytes(_CHUNK)
 
 
