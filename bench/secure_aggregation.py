@@ -8,10 +8,11 @@ Rank 0 is the server, the others host the clients; one rank is both. Rounds of e
     dropouts     secure, and 30 % of the clients drop out after they shared their keys: masks are made again for them
     bare, bare secure   without training: what is left are messages, sums and masks
 
-Columns: seconds (median of the rounds), added (to the round without masks), added / plain round, and bytes that the
-server sends and receives. Every secure sum is compared with the plain one; the largest difference is printed.
+Columns: seconds (median of the rounds); added, to the round of its kind without masks, plain or bare; the same as a
+part of that round; and bytes that the server sends and receives. Every secure sum is compared with the plain one; the
+largest difference is printed.
 
---json FILE writes {"schema": "pycoll-secure-aggregation/1", "environment": {...}, "settings": {...},
+--json FILE writes {"schema": "pycoll-secure-aggregation/2", "environment": {...}, "settings": {...},
 "results": [the columns], "max_error"}.
 """
 
@@ -93,14 +94,14 @@ def measure(comm: pycoll.Communicator, settings: argparse.Namespace) -> tuple[li
     for name, of in reports.items():
         assert all(report.void is None for report in of), name
         base = "bare" if name.startswith("bare") else "plain"
-        seconds, plain = (float(np.median([r.seconds for r in reports[n]][1:])) for n in (name, base))
+        seconds, without = (float(np.median([r.seconds for r in reports[n]][1:])) for n in (name, base))
         rows.append(
             {
                 "kind": name,
                 "clients": len(of[-1].reported),
                 "seconds": seconds,
-                "added": seconds - plain,
-                "added_to_plain": (seconds - plain) / float(np.median([r.seconds for r in reports["plain"]][1:])),
+                "added": seconds - without,
+                "added_to_base": (seconds - without) / without,
                 "sent": of[-1].sent,
                 "received": of[-1].received,
             }
@@ -128,17 +129,17 @@ def main() -> None:
     if not rows:
         return
     print(f"{environment['ranks']} ranks; {settings.clients} clients, {settings.elements:,} parameters")
-    print(f"{'':14}{'clients':>8}{'seconds':>10}{'added':>9}{'/ plain':>9}{'MB sent':>9}{'received':>9}")
+    print(f"{'':14}{'clients':>8}{'seconds':>10}{'added':>9}{'/ base':>9}{'MB sent':>9}{'received':>9}")
     for row in rows:
         print(
-            f"{row['kind']:14}{row['clients']:8}{row['seconds']:10.3f}{row['added']:9.3f}{row['added_to_plain']:9.2f}"
+            f"{row['kind']:14}{row['clients']:8}{row['seconds']:10.3f}{row['added']:9.3f}{row['added_to_base']:9.2f}"
             f"{row['sent'] / 1e6:9.1f}{row['received'] / 1e6:9.1f}"
         )
     print(f"largest difference of the secure parameters from the plain ones: {error:.1e}")
     if settings.json:
         settings.json.parent.mkdir(parents=True, exist_ok=True)
         result = {
-            "schema": "pycoll-secure-aggregation/1",
+            "schema": "pycoll-secure-aggregation/2",
             "environment": environment,
             "settings": {name: value for name, value in vars(settings).items() if name != "json"},
             "results": rows,

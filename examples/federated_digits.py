@@ -4,10 +4,12 @@
 
 Trains the same network with several methods: plain FedAvg and what helps it against uneven data, secure aggregation
 while 30 % of the clients drop out, and differential privacy, whose price is high where clients are few. Rank 0 is the
-server, the others host the clients; one rank is both. Needs `pip install 'pycoll[federated]'`.
+server, the others host the clients; one rank is both. Secure aggregation needs the package cryptography, the account of
+privacy dp-accounting; both are in requirements/demo.txt, and in `pip install 'pycoll[federated]'`.
 """
 
 import argparse
+import importlib.util
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,6 +173,11 @@ def main():
     chosen = [run for run in runs(arguments.asked, arguments.clients) if arguments.only in (None, run.name)]
     if not chosen:
         sys.exit(f"no method is named {arguments.only!r}")
+    needed = {"cryptography": any(run.method.secure for run in chosen)}
+    needed["dp_accounting"] = any(run.method.privacy for run in chosen)
+    missing = [name for name, is_needed in needed.items() if is_needed and importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(f"{' and '.join(missing)} missing: pip install 'pycoll[federated]', or --only a method without")
     with pycoll.init() as comm:
         for run in chosen:
             train(run, arguments, data, parts, comm)

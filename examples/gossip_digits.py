@@ -58,7 +58,7 @@ def methods(comm):
         "exponential": partial(gossip, topology=Exponential()),
         "one peer a step, overlapped": partial(gossip, topology=OnePeerExponential(), overlap=True),
         "random peer, push-sum": partial(gossip, topology=RandomPeer(), push_sum=True),
-        "CHOCO on a torus, top 1 %": partial(gossip, topology=Torus(), codec=pycoll.TopK(0.01), gamma=0.03),
+        "CHOCO on a torus, top 1 %": partial(gossip, topology=Torus(), codec=pycoll.TopK(0.01), gamma=0.05),
     }
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .comm import Communicator
 
 _ROOM = 6  # sizes of arrays that the first message has room for
+_ALIGNED = 64  # bytes: where an array in a body begins
 
 
 class Parcel:
@@ -35,6 +36,38 @@ class Parcel:
         for array in (np.frombuffer(self._pickle, np.uint8), *self._arrays):
             if array.nbytes:
                 comm.send(array, to)
+
+
+def to_body(content: Any) -> np.ndarray:
+    """The object as one array of uint8, into which the memory of the arrays in it is copied: for one message."""
+    buffers: list[pickle.PickleBuffer] = []
+    pickled = pickle.dumps(content, protocol=5, buffer_callback=buffers.append)
+    arrays = [np.frombuffer(buffer.raw(), np.uint8) for buffer in buffers]
+    table = np.array([len(arrays), len(pickled), *(array.nbytes for array in arrays)], np.int64)
+    begins, end = _layout(table)
+    body = np.empty(end, np.uint8)
+    parts = [table.view(np.uint8), np.frombuffer(pickled, np.uint8), *arrays]
+    for begin, part in zip([0, table.nbytes, *begins], parts, strict=True):
+        body[begin : begin + part.nbytes] = part
+    return body
+
+
+def from_body(body: np.ndarray) -> Any:
+    """The object that to_body() made the array of. Arrays in it lie in the body's memory."""
+    count = int(body[:8].view(np.int64)[0])
+    table = body[: 8 * (2 + count)].view(np.int64)
+    begins, _ = _layout(table)
+    buffers = [body[begin : begin + bytes] for begin, bytes in zip(begins, table[2:].tolist(), strict=True)]
+    return pickle.loads(body[table.nbytes : table.nbytes + int(table[1])].data, buffers=buffers)
+
+
+def _layout(table: np.ndarray) -> tuple[list[int], int]:
+    """Where each array of a body begins, and where the body ends."""
+    end, begins = table.nbytes + int(table[1]), []
+    for bytes in table[2:].tolist():
+        begins.append(-(-end // _ALIGNED) * _ALIGNED)
+        end = begins[-1] + bytes
+    return begins, end
 
 
 def receive(comm: Communicator, source: int) -> Any:

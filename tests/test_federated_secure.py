@@ -101,9 +101,10 @@ def test_a_vector_that_came_too_late_stays_masked():
     key = mask.X25519PrivateKey.from_private_bytes(shamir.join({c: given[3] for c, given in shares.items()}, 2))
     for c in (0, 1, 2):
         purpose = secure.participant.pair_purpose(0, c, 3)
-        mask.add_mask(late, mask.agree(key, directory[c][mask.KEY_BYTES :], purpose), 1)
+        seed = mask.key_for(mask.agree(key, directory[c][mask.KEY_BYTES :]), purpose)
+        mask.add_masks(late, [(seed, 1)])
     assert abs(chi_square(late)) < 6
-    mask.add_mask(late, people[3]._self_seed, -1)  # which nobody else has
+    mask.add_masks(late, [(people[3]._self_seed, -1)])  # which nobody else has
     np.testing.assert_array_equal(late, vectors[3])
 
 
@@ -153,12 +154,12 @@ def test_shares_cannot_be_changed_on_the_way():
         people[0].share({**directory, 0: directory[1]})
 
 
-def test_masks_are_chacha20():
-    # RFC 8439, appendix A.1, test vector 1: key, counter and nonce of zeros.
+def test_masks_are_aes_256_in_counter_mode():
+    # McGrew and Viega, "The Galois/Counter Mode of operation", test case 13: H, a block of zeros under a key of zeros.
     words = np.zeros(4, np.uint32)
-    mask.add_mask(words, bytes(32), 1)
-    assert words.astype("<u4").tobytes().hex() == "76b8e0ada0f13d90405d6ae55386bd28"
-    mask.add_mask(words, bytes(32), -1)
+    mask.add_masks(words, [(bytes(32), 1)])
+    assert words.astype("<u4").tobytes().hex() == "dc95c078a2408989ad48a21492842087"
+    mask.add_masks(words, [(bytes(32), -1)])
     assert not words.any()
 
 
@@ -171,7 +172,10 @@ def test_fixed_point(bits):
     total = np.sum([fixed.encode(row) for row in numbers], axis=0, dtype=fixed.dtype)
     error = np.abs(fixed.decode(total) - numbers.sum(axis=0)).max()
     assert error <= 20 * 2.0 ** -(fixed.fraction + 1) + 1e-12
-    for wrong in (8.01, np.nan):
+    for row in numbers.astype(np.float32):  # a weight is a factor in the type of the numbers
+        exact = np.rint((row * np.float32(0.75)).astype(np.float64) * 2.0**fixed.fraction).astype(np.int64)
+        np.testing.assert_array_equal(fixed.encode(row, 0.75), exact.astype(fixed.dtype))
+    for wrong in (8.01, -8.01, np.nan):
         with pytest.raises(pycoll.InvalidArgument, match="wanted at most range 8"):
             fixed.encode(np.array([1.0, wrong]))
 

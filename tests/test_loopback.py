@@ -50,3 +50,25 @@ def test_a_rank_that_returns_early_leaves():
 def test_size(size):
     with pytest.raises(pycoll.InvalidArgument, match=f"size is {size}"):
         loopback.run(size, everything)
+
+
+def test_statistics_have_messages_that_do_not_wait_once_they_are_done():
+    def talk(comm):
+        other, counts = 1 - comm.rank, (0, 10, 100_000)
+        before, seen = comm.stats(), []
+        for count in counts:
+            place = np.empty(count, np.float32)
+            works = [comm.recv(place, other, wait=False), comm.send(np.ones(count, np.float32), other, wait=False)]
+            for work in works:
+                work.wait()
+            seen.append({name: number - before[name] for name, number in comm.stats().items()})
+        refused = comm.recv(np.empty(3), other, wait=False)
+        comm.send(np.empty(2), other)
+        with pytest.raises(pycoll.MismatchError):
+            refused.wait()
+        return seen, comm.stats()["failures"] - before["failures"]
+
+    for seen, failures in loopback.run(2, talk, timeout=30):
+        bytes = np.cumsum([32 + 4 * count for count in (0, 10, 100_000)])  # headers: docs/wire.md
+        assert seen == [{"operations": 2 * (i + 1), "wire_bytes": bytes[i], "failures": 0} for i in range(3)]
+        assert failures == 1

@@ -9,6 +9,7 @@ import runpy
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from server_training import (
@@ -28,6 +29,7 @@ from torch.nn.functional import cross_entropy
 import pycoll
 from pycoll import loopback
 from pycoll.server import bounded
+from pycoll.server.pieces import Residuals, cut, flat
 
 
 @pytest.mark.parametrize("make", [sgd, adam])
@@ -200,10 +202,7 @@ def test_state_goes_in_and_out():
             wrapped.load_state_dict(copy.deepcopy(state[1]))
         with pycoll.PSOptimizer(wrapped, model.named_parameters(), comm, piece_bytes=700) as optimizer:
             train(optimizer, model, 7, 10)
-            saved = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
-            with pytest.raises(pycoll.InvalidArgument, match="before wrapping"):
-                optimizer.load_state_dict(saved[1])
-        return saved
+            return copy.deepcopy((model.state_dict(), optimizer.state_dict()))
 
     first = loopback.run(2, lambda comm: run(comm, None), timeout=20)[0]
     second = loopback.run(3, lambda comm: run(comm, first), timeout=20)[0]
@@ -217,6 +216,92 @@ def test_state_goes_in_and_out():
     optimizer.load_state_dict(second[1])
     assert optimizer.state[model[0].weight]["exp_avg"].shape == (64, 20)
     assert optimizer.state[model[0].weight]["step"] == 20
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        (torch.float32, {"codec": pycoll.TopK(0.1), "piece_bytes": 700}),
+        (torch.bfloat16, {"codec": pycoll.Int8(rounding="stochastic"), "servers": [0], "workers": [1, 2]}),
+    ],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(dtype, options):
+    """To the bit: what error feedback has not sent is in the checkpoint, and the servers' own numbers are."""
+    steps = 24
+
+    def start(comm, others):
+        model = network().to(dtype)
+        return model, pycoll.PSOptimizer(adam(model.parameters()), model.named_parameters(), comm, **others)
+
+    def some(optimizer, model, number, which):
+        for i, (x, y) in enumerate(batches(number, steps)):
+            if i in which:
+                optimizer.zero_grad()
+                cross_entropy(model(x.to(dtype)).float(), y).backward()
+                optimizer.step()
+
+    def run(comm):
+        number, saved, ends = comm.rank, None, []
+        model, optimizer = start(comm, options)
+        with optimizer:
+            if not optimizer.is_worker:
+                optimizer.serve()
+            else:
+                some(optimizer, model, number, range(steps // 2))
+                saved = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+                some(optimizer, model, number, range(steps // 2, steps))
+                ends.append(numbers_of(model))
+        for forgets in (False, True):
+            model, optimizer = start(comm, options)
+            with optimizer:
+                if not optimizer.is_worker:
+                    optimizer.serve()
+                else:
+                    some(optimizer, model, number, range(3))  # what it had meanwhile does not matter
+                    model.load_state_dict(saved[0])
+                    state = dict(saved[1])
+                    if forgets:
+                        del state["pycoll"]
+                    optimizer.load_state_dict(state)
+                    some(optimizer, model, number, range(steps // 2, steps))
+                    ends.append(numbers_of(model))
+        return ends
+
+    for ends in loopback.run(3, run, timeout=30):
+        if ends:
+            assert torch.equal(ends[0], ends[1])
+            assert not torch.equal(ends[0], ends[2])  # the test sees what residuals do
+
+
+def test_residuals_fit_other_pieces():
+    gradient = torch.randn(40, 50, generator=torch.Generator().manual_seed(1))
+    named = [("weight", torch.zeros(40, 50))]
+    before, after = (cut(named, servers, piece_bytes, [True]) for servers, piece_bytes in (([0], 900), ([0, 3], 1700)))
+    residuals, other = Residuals(pycoll.TopK(0.1), 0), Residuals(pycoll.TopK(0.1), 0)
+    residuals.step()
+    sent = [residuals.entry(piece, flat(piece.of(gradient)), None) for piece in before]
+    left = gradient - torch.from_numpy(np.concatenate([entry.numbers() for entry in sent])).view(40, 50)
+    state = residuals.state(before)
+    assert state["step"] == 0 and np.array_equal(state["residuals"][0], left)
+    other.load(state, after)
+    assert np.array_equal(other.state(after)["residuals"][0], left)
+    assert len(after) < len(before)
+
+
+def test_a_worker_that_does_not_load_is_named():
+    def run(comm):
+        model = network()
+        with pytest.raises(pycoll.Error) as raised:  # noqa: SIM117
+            with pycoll.PSOptimizer(sgd(model.parameters()), model.named_parameters(), comm) as optimizer:
+                if comm.rank == 0:
+                    optimizer.load_state_dict(sgd(network().parameters()).state_dict())
+                else:
+                    time.sleep(3)
+                    optimizer.step()
+        return str(raised.value)
+
+    for said in loopback.run(2, run, timeout=1):
+        assert re.search(r"rank 0 called load_state_dict and waited 1 s for rank 1 to do so", said), said
 
 
 # ---- The example

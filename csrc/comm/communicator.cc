@@ -86,7 +86,8 @@ void Communicator::abort(const std::string& why) {
 }
 
 Communicator::Stats Communicator::stats() const {
-  return {operations_, wire_bytes_, failures_};
+  const uint64_t wire_bytes = world_->wire_bytes() + (shared_ ? 0 : node_->wire_bytes());
+  return {operations_ + p2p_.finished(), wire_bytes, failures_ + p2p_.refused()};
 }
 
 // Each sentence names the operation, this rank, what was wanted and what came.
@@ -179,7 +180,6 @@ void Communicator::execute(Call& call, bool repeats) {
       collective(call, repeats, deadline);
     }
     operations_.store(operations_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-    wire_bytes_.store(world_->wire_bytes() + (shared_ ? 0 : node_->wire_bytes()), std::memory_order_relaxed);
   } catch (...) {
     fail();
   }

@@ -107,7 +107,7 @@ class Communicator {
   Scratch pack_, wide_in_, wide_out_, scratch_, sums_, residual_;
   uint64_t compressed_ = 0;  // operations with a codec
   std::vector<const std::byte*> inputs_;
-  std::atomic<uint64_t> operations_{0}, failures_{0}, wire_bytes_{0};
+  std::atomic<uint64_t> operations_{0}, failures_{0};  // without the messages that p2p_ finishes on its own
   std::atomic<bool> closed_{false}, failed_{false};
   std::optional<Failure> failure_;
   PointToPoint p2p_;

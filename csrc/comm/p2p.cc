@@ -181,6 +181,7 @@ bool PointToPoint::poll() {
     if (!operation.work) {
       ++it;
     } else if (advance(operation)) {
+      (operation.error ? refused_ : finished_).fetch_add(1, std::memory_order_relaxed);
       operation.work->finish(operation.error);
       it = operations_.erase(it);
     } else {

@@ -1,6 +1,7 @@
 // Point-to-point operations: a header with the sender's signature, then the payload, on a lane of their own. A receive
 // takes the first message of its tag from its source; messages that nobody has asked for yet are put aside.
 #pragma once
+#include <atomic>
 #include <deque>
 #include <exception>
 #include <list>
@@ -35,6 +36,9 @@ class PointToPoint {
   bool poll();
   // Finishes all with this error.
   void fail(const std::exception_ptr& error);
+  // How many operations with a Work poll() has finished, well or with an error of their own. From any thread.
+  uint64_t finished() const { return finished_.load(std::memory_order_relaxed); }
+  uint64_t refused() const { return refused_.load(std::memory_order_relaxed); }
 
  private:
   // One that has no place in a receive's buffer: it came before the receive, or does not fit it.
@@ -85,6 +89,7 @@ class PointToPoint {
   std::vector<Inbox> inboxes_;
   std::deque<std::unique_ptr<Operation>> operations_;
   Deadline::Clock::time_point looked_{};
+  std::atomic<uint64_t> finished_{0}, refused_{0};
 };
 
 }  // namespace pycoll

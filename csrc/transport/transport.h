@@ -1,5 +1,6 @@
 // What moves bytes between ranks. Knows no element types.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -60,9 +61,9 @@ class Transport {
   // Tells the peers of a failure; their waits raise it.
   virtual void announce(const Failure& failure) { (void)failure; }
 
-  // Bytes that this rank sent, and read or wrote in peers' memory.
-  uint64_t wire_bytes() const { return wire_bytes_; }
-  void account(size_t bytes) { wire_bytes_ += bytes; }
+  // Bytes that this rank sent, and read or wrote in peers' memory. Any thread may ask; one at a time accounts.
+  uint64_t wire_bytes() const { return wire_bytes_.load(std::memory_order_relaxed); }
+  void account(size_t bytes) { wire_bytes_.store(wire_bytes() + bytes, std::memory_order_relaxed); }
 
   // Memory that all ranks can read in place, or null.
   virtual SharedMemory* shared() { return nullptr; }
@@ -75,7 +76,7 @@ class Transport {
  private:
   std::function<void()> beside_;
   const int rank_, size_;
-  uint64_t wire_bytes_ = 0;
+  std::atomic<uint64_t> wire_bytes_{0};
 };
 
 // Memory common to all ranks of a transport.

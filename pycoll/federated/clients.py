@@ -83,18 +83,26 @@ class TorchClients:
         import torch
 
         self.assign(parameters)
-        weights = list(self.model.parameters())
+        weights = [w for w in self.model.parameters() if w.requires_grad]
         received = [w.detach().clone() for w in weights] if self.proximal else []
-        optimizer = torch.optim.SGD(weights, lr=self.lr, momentum=self.momentum)
+        velocities: list[Any] = [None] * len(weights)
         inputs, targets = self.data[client]
         random = np.random.default_rng([self.seed, round, client])
         for _ in range(self.epochs):
             order = torch.from_numpy(random.permutation(len(targets)))
             for rows in order.split(self.batch):
-                optimizer.zero_grad()
-                self.loss(self.model(inputs[rows]), targets[rows]).backward()
-                for w, origin in zip(weights, received, strict=False):
-                    if w.grad is not None:
-                        w.grad.add_(w.detach() - origin, alpha=self.proximal)
-                optimizer.step()
+                loss = self.loss(self.model(inputs[rows]), targets[rows])
+                # As torch.optim.SGD does it, which takes longer to make than a client of few samples to train.
+                gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+                with torch.no_grad():
+                    for i, (w, gradient) in enumerate(zip(weights, gradients, strict=True)):
+                        if gradient is None:
+                            continue
+                        if self.proximal:
+                            gradient = gradient.add(w - received[i], alpha=self.proximal)
+                        if self.momentum:
+                            before = velocities[i]
+                            gradient = gradient if before is None else before.mul_(self.momentum).add_(gradient)
+                            velocities[i] = gradient
+                        w.add_(gradient, alpha=-self.lr)
         return self.parameters()

@@ -39,7 +39,7 @@ class SecureClients:
         participant.receive(_unpacked(sealed))
         fixed = secure.FixedPoint(self._settings.bits, self._settings.range, self._clients)
         vector = np.empty(update.size + 1, fixed.dtype)
-        vector[:-1] = fixed.encode(update * update.dtype.type(weight))
+        fixed.encode(update, weight, out=vector[:-1])
         vector[-1] = weight
         return participant.masked(vector).view(np.uint8)
 

@@ -23,6 +23,8 @@ class Store(Protocol):
     def update(self) -> None: ...
     def read(self, worker: int, wanted: Any) -> Any: ...
     def state(self) -> Any: ...
+    def exact(self, pieces: Any) -> Any: ...
+    def load(self, pieces: Any) -> Any: ...
 
 
 @dataclass
@@ -68,6 +70,12 @@ class Desk:
         """Raises Timeout if a request has waited for longer."""
         for waiting in self._waiting:
             if time.monotonic() - waiting.since > timeout:
+                if waiting.request.load is not None:
+                    missing = ", ".join(str(worker) for worker in sorted(self._present() - self._loading().keys()))
+                    raise Timeout(
+                        f"parameter server, rank {self._rank}: rank {waiting.worker} called load_state_dict and waited "
+                        f"{timeout:g} s for rank {missing} to do so"
+                    )
                 slow = ", ".join(str(worker) for worker in self._gate.slowest())
                 raise Timeout(
                     f"parameter server, rank {self._rank}: rank {waiting.worker}, after "
@@ -81,11 +89,33 @@ class Desk:
 
     def _pass_one(self) -> bool:
         """Lets one request move on; False if none can."""
+        loading = self._loading()
+        if loading and loading.keys() == self._present():
+            self._load(loading)
+            return True
         for waiting in self._waiting:
-            if waiting.request.leave or self._gate.open(waiting.worker):
+            if waiting.request.load is None and (waiting.request.leave or self._gate.open(waiting.worker)):
                 self._move(waiting)
                 return True
         return False
+
+    def _present(self) -> set[int]:
+        return set(self._gate.clocks) - self._gate.left
+
+    def _loading(self) -> dict[int, _Waiting]:
+        return {waiting.worker: waiting for waiting in self._waiting if waiting.request.load is not None}
+
+    def _load(self, loading: dict[int, _Waiting]) -> None:
+        """Of all that were given, the lowest rank's holds."""
+        request = loading[min(loading)].request
+        if request.options is not None:
+            self._store.set_options(request.options)
+        self._store.load(request.load)
+        for waiting in loading.values():
+            self._waiting.remove(waiting)
+            reply = Reply(self._store.version)
+            reply.entries = self._store.exact([loaded.piece for loaded in request.load or []])
+            waiting.answer(reply)
 
     def _move(self, waiting: _Waiting) -> None:
         worker, request = waiting.worker, waiting.request
@@ -110,4 +140,5 @@ class Desk:
             reply.entries = self._store.read(worker, request.pull)
         if request.state:
             reply.state = self._store.state()
+            reply.entries = self._store.exact(request.exact)
         waiting.answer(reply)

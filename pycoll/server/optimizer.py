@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +10,7 @@ import torch
 from ..buckets import Named
 from ..errors import InvalidArgument
 from ..wrapped import WrappedOptimizer
+from .ending import Ending
 from .parameter_server import ParameterServer
 from .worker import Pending
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..comm import Communicator
 
 
-class PSOptimizer(WrappedOptimizer):
+class PSOptimizer(Ending, WrappedOptimizer):
     """Wraps a torch optimizer so that the servers of a :class:`ParameterServer` make its steps.
 
     ::
@@ -101,16 +101,28 @@ class PSOptimizer(WrappedOptimizer):
     def state_dict(self) -> dict[str, Any]:
         """The wrapped optimizer's, with the servers' state: a checkpoint loads with or without a parameter server.
 
-        On workers. What error feedback has not sent is not in it.
+        On workers. "pycoll" in it has what this worker's error feedback has not sent, and the servers' numbers of
+        parameters that workers have in 16 bits or by way of `pull_codec`.
         """
         self.synchronize()
+        state, saved = self.server.checkpoint()
         self.optimizer.state.clear()
-        self.optimizer.state.update(self.server.optimizer_state())
-        return self.optimizer.state_dict()
+        self.optimizer.state.update(state)
+        return {**self.optimizer.state_dict(), "pycoll": saved}
 
     def load_state_dict(self, state_dict: Any) -> None:
-        """Not possible any more: the servers have their state. Load into the optimizer before it is wrapped."""
-        raise InvalidArgument("PSOptimizer: load the state into the optimizer before wrapping it")
+        """Goes on from what state_dict() gave, or the wrapped optimizer's; load the model first. All workers call it.
+
+        Servers take parameters and state from the lowest worker. What error feedback had not sent is taken by the rank
+        that saved it, and by no other. What `pull_codec` had left out arrives at once.
+        """
+        self.synchronize()
+        self.optimizer.load_state_dict({key: value for key, value in state_dict.items() if key != "pycoll"})
+        # As it was saved: what the optimizer has loaded is in the types of the parameters.
+        numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        state = {p: state_dict["state"].get(number, {}) for p, number in zip(parameters, numbers, strict=True)}
+        self.server.restore(self.optimizer, state, state_dict.get("pycoll"))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Not possible: parameters are dealt out to servers once."""
@@ -127,16 +139,8 @@ class PSOptimizer(WrappedOptimizer):
         finally:
             self.server.close()
 
-    def __enter__(self) -> PSOptimizer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.server.__exit__(kind, error, trace)
+    def _fail(self, error: BaseException) -> None:
+        self.server._fail(error)
 
 
 __all__ = ["PSOptimizer"]

@@ -6,7 +6,6 @@ import atexit
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +21,7 @@ from ..parameters import check_named, describe
 from ..replicate import broadcast_state_dict, broadcast_tensors
 from .client import Client
 from .desk import Desk
+from .ending import Ending
 from .gate import Gate, Mode, mode_of
 from .pieces import cut
 from .server import Server, tell
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-class ParameterServer:
+class ParameterServer(Ending):
     """Parameters sharded over servers; workers push gradients and pull parameters.
 
     ::
@@ -192,6 +192,26 @@ class ParameterServer:
         """The servers' optimizer state of each parameter, as the optimizer over whole parameters would have it."""
         return self._working("optimizer_state").optimizer_state()
 
+    def checkpoint(self) -> tuple[dict[torch.Tensor, dict[str, Any]], dict[str, Any]]:
+        """optimizer_state(), and for restore() what else this worker and the servers have."""
+        state, saved = self._working("checkpoint").state()
+        return state, {"rank": self._comm.rank, **saved}
+
+    def restore(
+        self,
+        optimizer: torch.optim.Optimizer,
+        state: Mapping[torch.Tensor, dict[str, Any]],
+        saved: dict[str, Any] | None = None,
+    ) -> None:
+        """Brings servers and workers to the parameters' values, the state of each and the groups' options.
+
+        All workers call it, between two updates; the lowest rank's hold. saved: from checkpoint(), or None; the
+        residuals in it are taken by the rank that saved them, and by no other.
+        """
+        if saved is not None and saved["rank"] != self._comm.rank:
+            saved = {**saved, "residuals": {}}
+        self._working("restore").load(optimizer, state, saved)
+
     def stats(self) -> dict[str, Any]:
         """What this rank has seen.
 
@@ -226,18 +246,11 @@ class ParameterServer:
         finally:
             self._comm.close()
 
-    def __enter__(self) -> ParameterServer:
-        return self
+    # Inside.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-            return
+    def _fail(self, error: BaseException) -> None:
         self._closed = True
         atexit.unregister(self._end)
-        assert error is not None
         if self._server is not None:
             self._server.fail(error)
         tell(self._comm, error)
@@ -246,8 +259,6 @@ class ParameterServer:
         if self._serving is not None:
             self._serving.join()
         self._comm.close()
-
-    # Inside.
 
     def _end(self) -> None:
         """At exit: a program that ends well has finished, though it has not said so."""

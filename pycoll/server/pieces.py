@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..buckets import Named
-from ..codec import Codec, Identity, encode
+from ..codec import Codec, decode, encode
 from .ring import HashRing
-
-DENSE = Identity()
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,36 @@ class Piece:
 
 @dataclass(frozen=True)
 class Entry:
-    """Rows of a piece (all where None) on their way: an encoded array, of numbers or of what changed in them."""
+    """Rows of a piece (all where None) on their way: float32 numbers as they are, or what a codec made of them, uint8.
+
+    Numbers may be in the memory of a gradient or a parameter, whose next change they would follow.
+    """
 
     piece: int
     rows: np.ndarray | None
     wire: np.ndarray
+
+    @property
+    def encoded(self) -> bool:
+        """True if a codec made the wire."""
+        return self.wire.dtype == np.uint8
+
+    def numbers(self) -> np.ndarray:
+        """float32; those of a wire that is not encoded in place."""
+        return decode(self.wire) if self.encoded else self.wire
+
+    def copy(self) -> Entry:
+        """The same in memory of its own."""
+        return self if self.encoded else replace(self, wire=self.wire.copy())
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A piece as a checkpoint has it: float32 numbers, and the optimizer's state."""
+
+    piece: int
+    numbers: np.ndarray
+    state: dict[str, Any]
 
 
 @dataclass
@@ -52,6 +75,8 @@ class Request:
     base: int = 0  # version that the pushed gradients were computed from
     leave: bool = False
     state: bool = False  # asks for the optimizer's state
+    exact: list[int] = field(default_factory=list)  # pieces whose numbers are asked for as the server has them
+    load: list[Loaded] | None = None  # of all of a server's pieces; waits until all workers ask to load
 
 
 @dataclass
@@ -85,8 +110,8 @@ def cut(named: Sequence[Named], servers: Sequence[int], piece_bytes: int, compre
 
 
 def flat(tensor: torch.Tensor) -> np.ndarray:
-    """A new float32 array of a tensor's elements."""
-    return tensor.detach().to(torch.float32, copy=True).contiguous().numpy().reshape(-1)
+    """A tensor's elements as a float32 array; in its memory where that has them so."""
+    return tensor.detach().to(torch.float32).contiguous().numpy().reshape(-1)
 
 
 class Residuals:
@@ -101,13 +126,31 @@ class Residuals:
         """The next entries belong to another step."""
         self._step += 1
 
+    def state(self, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """For load(): `step`, and of each parameter of which something was left out, by its index, rows of it."""
+        whole: dict[int, np.ndarray] = {}
+        for index, kept in self._kept.items():
+            rows = max(piece.end for piece in pieces if piece.parameter == pieces[index].parameter)
+            piece = pieces[index]
+            array = whole.setdefault(piece.parameter, np.zeros((rows, kept.shape[1]), np.float32))
+            array[piece.begin : piece.end] = kept
+        return {"step": self._step, "residuals": whole}
+
+    def load(self, state: dict[str, Any], pieces: Sequence[Piece]) -> None:
+        """Takes what state() gave, also where parameters are cut otherwise now."""
+        self._step = state["step"]
+        whole = {parameter: np.asarray(array, np.float32) for parameter, array in state["residuals"].items()}
+        self._kept = {
+            piece.index: whole[piece.parameter][piece.begin : piece.end].copy()
+            for piece in pieces
+            if piece.parameter in whole and piece.compressed and self._codec is not None
+        }
+
     def entry(self, piece: Piece, values: np.ndarray, rows: np.ndarray | None) -> Entry:
         """values: float32, flat, of `rows` or all rows of the piece."""
-        if self._codec is None or not piece.compressed:
-            return Entry(piece.index, rows, encode(values, DENSE))
         count = piece.end - piece.begin if rows is None else len(rows)
-        if count == 0:
-            return Entry(piece.index, rows, encode(values, DENSE))
+        if self._codec is None or not piece.compressed or count == 0:
+            return Entry(piece.index, rows, values)
         shape = (piece.end - piece.begin, values.size // count)
         kept = self._kept.setdefault(piece.index, np.zeros(shape, np.float32))
         residual = kept.reshape(-1) if rows is None else kept[rows].reshape(-1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import Timeout
+from ..parcel import from_body, to_body
 from .desk import Desk
 from .pieces import Reply, Request
 
@@ -25,8 +25,8 @@ _LOOK = 0.02  # seconds between two looks at deadlines
 
 
 def post(comm: Communicator, content: Any, to: int, tags: tuple[int, int]) -> tuple[list[Any], int]:
-    """Starts to send an object; the operations under way, and its bytes."""
-    body = np.frombuffer(pickle.dumps(content, protocol=5), np.uint8)
+    """Starts to send an object, as it is now; the operations under way, and its bytes."""
+    body = to_body(content)
     size = np.array([body.size], np.int64)
     # Calls that do not wait may come from several threads: the engine's queue has a lock.
     works = [comm.send(x, to, tag=tag, wait=False) for x, tag in zip((size, body), tags, strict=True)]
@@ -42,7 +42,7 @@ def receive(comm: Communicator, size: np.ndarray, source: int, tag: int) -> tupl
     """The object whose size has come, and its bytes."""
     body = np.empty(int(size[0]), np.uint8)
     comm.recv(body, source, tag=tag, wait=False).wait()
-    return pickle.loads(body.data), body.size  # from a rank of our own program
+    return from_body(body), body.size  # from a rank of our own program
 
 
 class Server:
@@ -91,9 +91,12 @@ class Server:
         came = threading.Event()
 
         def answer(reply: Reply) -> None:
+            reply.entries = [entry.copy() for entry in reply.entries]  # of parameters that the next update changes
             replies.append(reply)
             came.set()
 
+        if request.push and request.pull is None:  # a mean may need them after the reply, when the worker changes them
+            request.push = [entry.copy() for entry in request.push]
         if self.error is None:
             try:
                 self._take(self._comm.rank, request, answer)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..codec import Codec, decode, encode
-from .pieces import DENSE, Entry, Piece
+from .pieces import Entry, Loaded, Piece
 from .state import cut_state, options_of
 
 
@@ -81,7 +81,7 @@ class Shard:
         }
         for entry in entries:
             value = self.values[entry.piece]
-            gradient = torch.from_numpy(decode(entry.wire))
+            gradient = torch.from_numpy(entry.numbers())
             if entry.rows is None:
                 gradients[entry.piece] = gradient.view(value.shape)
             else:
@@ -100,10 +100,16 @@ class Shard:
             gradients = [got[i] for _, got in sorted(self._collected.items()) if i in got]
             if not gradients:
                 continue
-            total = gradients[0]
+            total, own = gradients[0], False  # own: not a worker's memory
             for gradient in gradients[1:]:
-                total = gradient + total if total.is_sparse else total + gradient
-            value.grad = total if count == 1 else total / count
+                if own and not total.is_sparse:
+                    total += gradient
+                else:
+                    total = gradient + total if total.is_sparse else total + gradient
+                own = True
+            if count > 1:
+                total = total.div_(count) if own else total / count
+            value.grad = total
         if self.values:
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
@@ -111,14 +117,14 @@ class Shard:
         self.version += 1
 
     def read(self, worker: int, wanted: Iterable[tuple[int, np.ndarray | None]]) -> list[Entry]:
-        """What a worker is sent."""
+        """What a worker is sent: numbers that no codec encodes are in the parameters' memory."""
         entries = []
         self._pulls[worker] += 1
         for i, rows in wanted:
             now = self._rows(i, rows)
             held = self._held[worker].get(i)
             if held is None or now.size == 0:
-                entries.append(Entry(i, rows, encode(now, DENSE)))
+                entries.append(Entry(i, rows, now))
                 continue
             assert self._codec is not None
             step = self._pulls[worker]
@@ -131,6 +137,21 @@ class Shard:
     def state(self) -> dict[int, dict[str, Any]]:
         """The optimizer's state of each piece."""
         return {i: dict(self._optimizer.state[v]) for i, v in self.values.items() if v in self._optimizer.state}
+
+    def exact(self, pieces: Iterable[int]) -> list[Entry]:
+        """These pieces' numbers, in the parameters' memory."""
+        return [Entry(i, None, self._rows(i, None)) for i in pieces]
+
+    def load(self, pieces: Iterable[Loaded]) -> None:
+        """Goes on from these; workers are sent the numbers as they are now."""
+        for loaded in pieces:
+            value = self.values[loaded.piece]
+            value.copy_(torch.from_numpy(loaded.numbers).view(value.shape))
+            self._optimizer.state.pop(value, None)
+            if loaded.state:
+                self._optimizer.state[value] = loaded.state
+        for held in self._held.values():
+            held.update({i: self._rows(i, None).copy() for i in held})
 
     def _rows(self, index: int, rows: np.ndarray | None) -> np.ndarray:
         value = self.values[index].numpy().reshape(self.values[index].shape[0], -1)

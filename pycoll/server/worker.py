@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any
@@ -13,8 +14,8 @@ from ..buckets import Named
 from ..codec import Codec
 from ..errors import InvalidArgument, Timeout
 from .client import Client
-from .pieces import Entry, Piece, Reply, Request, Residuals, as_rows, flat
-from .state import join_state, options_of
+from .pieces import Entry, Loaded, Piece, Reply, Request, Residuals, as_rows, flat
+from .state import cut_state, join_state, options_of
 from .view import View
 
 Rows = list[tuple[int, "np.ndarray | None"]]  # pieces, and which of their rows; None: all
@@ -125,7 +126,72 @@ class Worker:
     def optimizer_state(self) -> dict[torch.Tensor, dict[str, Any]]:
         """The servers' state of each parameter."""
         requests = {server: Request(state=True) for server in self._client.servers}
-        replies = self._client.submit(lambda: self._client.ask(requests)).result()
+        return self._joined(self._ask(requests))
+
+    def state(self) -> tuple[dict[torch.Tensor, dict[str, Any]], dict[str, Any]]:
+        """The servers' state of each parameter; and for load(), what else a run is made of.
+
+        `step` and `residuals`: of error feedback. `exact`: the servers' float32 numbers of parameters that workers have
+        rounded or encoded.
+        """
+        requests = {server: Request(state=True) for server in self._client.servers}
+        for piece in self._pieces:
+            if self._view.is_held(piece) or self._named[piece.parameter][1].dtype != torch.float32:
+                requests[piece.server].exact.append(piece.index)
+        replies = self._ask(requests)
+        exact: dict[str, torch.Tensor] = {}
+        for entry in (entry for reply in replies.values() for entry in reply.entries):
+            piece = self._pieces[entry.piece]
+            name, parameter = self._named[piece.parameter]
+            whole = exact.setdefault(name, torch.empty(parameter.shape, dtype=torch.float32))
+            part = piece.of(whole)
+            part.copy_(torch.from_numpy(entry.wire).view(part.shape))
+        feedback = self._client.submit(lambda: self._residuals.state(self._pieces)).result()
+        residuals = {self._named[i][0]: torch.from_numpy(array) for i, array in feedback["residuals"].items()}
+        return self._joined(replies), {"step": feedback["step"], "residuals": residuals, "exact": exact}
+
+    def load(
+        self,
+        optimizer: torch.optim.Optimizer,
+        states: Mapping[torch.Tensor, dict[str, Any]],
+        saved: Mapping[str, Any] | None,
+    ) -> None:
+        """Brings the servers to the parameters' values, their states and options, in step with all other workers.
+
+        saved: what state() gave besides, or None.
+        """
+        saved = {"step": -1, "residuals": {}, "exact": {}} if saved is None else saved
+        for what in ("residuals", "exact"):
+            for name, array in saved[what].items():
+                there = tuple(self._named[self._by_name[name]][1].shape) if name in self._by_name else None
+                if there is None or array.numel() != math.prod(there):
+                    wanted = "no such parameter" if there is None else f"the shape {list(there)}"
+                    raise InvalidArgument(
+                        f"load_state_dict: rank {self._client.rank} got {what} of '{name}', {list(array.shape)}, "
+                        f"wanted {wanted}"
+                    )
+        residuals = {self._by_name[name]: array.numpy() for name, array in saved["residuals"].items()}
+        options = [options_of(group) for group in optimizer.param_groups]
+        requests = {server: Request(options, load=[]) for server in self._client.servers}
+        for piece in self._pieces:
+            name, parameter = self._named[piece.parameter]
+            numbers = flat(piece.of(saved["exact"].get(name, parameter)))
+            state = cut_state(states.get(parameter, {}), piece, parameter)
+            requests[piece.server].load.append(Loaded(piece.index, numbers, state))  # type: ignore[union-attr]
+
+        def job() -> dict[int, Reply]:
+            self._residuals.load({"step": saved["step"], "residuals": residuals}, self._pieces)
+            replies = self._client.ask(requests)
+            for reply in replies.values():
+                self._view.exact(reply)
+            return replies
+
+        self._view.show(self._client.submit(job).result())
+
+    def _ask(self, requests: dict[int, Request]) -> dict[int, Reply]:
+        return self._client.submit(lambda: self._client.ask(requests)).result()
+
+    def _joined(self, replies: dict[int, Reply]) -> dict[torch.Tensor, dict[str, Any]]:
         parts = {i: state for reply in replies.values() for i, state in (reply.state or {}).items()}
         states = {}
         for (_, parameter), pieces in zip(self._named, self._of, strict=True):

@@ -41,13 +41,14 @@ class Collector:
         """
         self.require(len(self.survivors))
         assert self._sum is not None
-        for client in self.survivors:
-            mask.add_mask(self._sum, self._secret(client, shares), -1)
+        masks = [(self._secret(client, shares), -1) for client in self.survivors]
         for lost in sorted(set(members) - set(self.survivors)):
             key = X25519PrivateKey.from_private_bytes(self._secret(lost, shares))
             for client in self.survivors:
-                seed = mask.agree(key, self.directory[client][KEY_BYTES:], pair_purpose(self.round, client, lost))
-                mask.add_mask(self._sum, seed, -1 if client < lost else 1)
+                secret = mask.agree(key, self.directory[client][KEY_BYTES:])
+                seed = mask.key_for(secret, pair_purpose(self.round, client, lost))
+                masks.append((seed, -1 if client < lost else 1))
+        mask.add_masks(self._sum, masks)
         return self._sum
 
     def _secret(self, client: int, shares: Mapping[int, Mapping[int, bytes]]) -> bytes:

@@ -9,6 +9,8 @@ import numpy as np
 
 from ...errors import InvalidArgument
 
+_PART = 1 << 14  # numbers encoded at a time, which fit in a core's cache
+
 
 @dataclass(frozen=True)
 class FixedPoint:
@@ -30,16 +32,29 @@ class FixedPoint:
         # One bit is the sign. float64 has 52 bits after the first, so steps finer than that would be empty.
         return min(self.bits - 2 - math.ceil(math.log2(self.range * self.terms)), 52)
 
-    def encode(self, x: np.ndarray) -> np.ndarray:
-        """uint[count], two's complement, rounded to the nearest step. Raises InvalidArgument beyond `range`."""
-        largest = float(np.abs(x).max(initial=0.0))
+    def encode(self, x: np.ndarray, weight: float = 1, out: np.ndarray | None = None) -> np.ndarray:
+        """x * weight in x's type, then rounded to the nearest step: uint[count], two's complement, into `out` if given.
+
+        Raises InvalidArgument beyond `range`.
+        """
+        factor = x.dtype.type(weight)
+        largest = float(max(abs(x.max(initial=0.0)), abs(x.min(initial=0.0))) * factor)
         if not largest <= self.range:
             raise InvalidArgument(
                 f"secure aggregation: a weighted update has magnitude {largest:g}, wanted at most range {self.range:g}"
             )
-        steps = np.multiply(x, math.ldexp(1.0, self.fraction), dtype=np.float64)
-        np.rint(steps, out=steps)
-        return steps.astype(np.int64).astype(self.dtype)
+        out = np.empty(x.size, self.dtype) if out is None else out
+        signed = out.view(np.int32 if self.bits == 32 else np.int64)
+        steps = np.empty(min(x.size, _PART), x.dtype)
+        scale = x.dtype.type(math.ldexp(1.0, self.fraction))  # a power of two: products with it are exact
+        for begin in range(0, x.size, _PART):
+            part = x[begin : begin + _PART]
+            now = steps[: part.size]
+            np.multiply(part, factor, out=now)
+            np.multiply(now, scale, out=now)
+            np.rint(now, out=now)
+            signed[begin : begin + _PART] = now
+        return out
 
     def decode(self, total: np.ndarray) -> np.ndarray:
         """float64[count] of a sum of encoded numbers."""

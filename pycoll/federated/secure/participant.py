@@ -36,6 +36,7 @@ class Participant:
         self._directory: dict[int, bytes] = {}
         self._peers: list[int] = []
         self._shares: dict[int, bytes] = {}
+        self._secrets: dict[int, bytes] = {}  # agreed with each peer, of which the keys that seal shares are made
         self._done: set[str] = set()
 
     def advertise(self) -> bytes:
@@ -77,11 +78,12 @@ class Participant:
     def masked(self, vector: np.ndarray) -> np.ndarray:
         """The vector (uint32 or uint64) plus this client's masks, which cancel in the sum over all. In place."""
         self._once("mask")
-        mask.add_mask(vector, self._self_seed, 1)
+        masks = [(self._self_seed, 1)]
         for peer in self._peers:
-            key = self._directory[peer][KEY_BYTES:]
-            seed = mask.agree(self._masking, key, pair_purpose(self.round, self.client, peer))
-            mask.add_mask(vector, seed, 1 if self.client < peer else -1)
+            secret = mask.agree(self._masking, self._directory[peer][KEY_BYTES:])
+            seed = mask.key_for(secret, pair_purpose(self.round, self.client, peer))
+            masks.append((seed, 1 if self.client < peer else -1))
+        mask.add_masks(vector, masks)
         return vector
 
     def reveal(self, survivors: Collection[int]) -> dict[int, bytes]:
@@ -105,7 +107,9 @@ class Participant:
 
     def _key(self, sender: int, receiver: int) -> bytes:
         peer = receiver if sender == self.client else sender
-        return mask.agree(self._sealing, self._directory[peer][:KEY_BYTES], self._about(sender, receiver))
+        if peer not in self._secrets:  # one agreement for both directions, which differ in purpose
+            self._secrets[peer] = mask.agree(self._sealing, self._directory[peer][:KEY_BYTES])
+        return mask.key_for(self._secrets[peer], self._about(sender, receiver))
 
     def _about(self, sender: int, receiver: int) -> bytes:
         return b"share" + struct.pack("<3q", self.round, sender, receiver)
