@@ -3,6 +3,7 @@
 import collections
 import functools
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -190,3 +191,25 @@ def test_accelerate():
     printed = of_torch()["accelerate_digits"]
     assert "2 ranks over pycoll, DistributedDataParallel\n" in printed
     assert 93 < accuracies(printed)[-1] <= 100
+
+
+# ---- Every system, beside the others
+
+
+def test_compare_systems(tmp_path):
+    file = tmp_path / "figures.json"
+    words = ["--ranks", "2", "--steps", "40", "--compute", "4", "--slow", "1:4", "--json", str(file)]
+    done = run_ranks(EXAMPLES / "compare_systems.py", 1, "python", words, timeout=150)
+    assert done.ok and done.leftovers == [], done
+    figures = {(f["system"], f["codec"]): f for f in json.loads(file.read_text())["systems"]}
+    for (system, codec), figure in figures.items():
+        assert (f"\n{system}, {codec}" if codec else f"\n{system} ") in done.stdout
+        assert figure["accuracy"] > 0.7, (system, codec)
+        assert figure["seconds"] > 0 and 0 <= figure["communication"] < 1 and 0 < figure["efficiency"] <= 1.1, figure
+        if codec:
+            assert 0 < figure["sent"] < 0.7 * figures[system, ""]["sent"], system  # federated ones go one way dense
+    assert len(figures) == 17
+    # Of two ranks one takes four times as long: in step they do 2 steps while the fast one could do 4, apart 5.
+    for system in ("all-reduce", "server sync", "server bounded"):
+        assert figures["server async", ""]["rate"] > 1.7 * figures[system, ""]["rate"], system
+        assert figures["server async", ""]["communication"] < figures[system, ""]["communication"], system
