@@ -54,6 +54,7 @@ CONTESTANTS = (
     Contestant("pycoll-powersgd-2", "pycoll", "PowerSGD", {"rank": 2}),
     Contestant("pycoll-powersgd-4", "pycoll", "PowerSGD", {"rank": 4}),
     Contestant("pycoll-localsgd-10", "pycoll", local="LocalSGD", agree=10),
+    Contestant("pycoll-diloco-10-int4", "pycoll", "Int4", local="DiLoCo", agree=10, adamw=1e-3),
     Contestant("pycoll-diloco-20", "pycoll", local="DiLoCo", agree=20, adamw=2e-3),
     Contestant("pycoll-diloco-20-int4", "pycoll", "Int4", local="DiLoCo", agree=20, adamw=2e-3),
 )
