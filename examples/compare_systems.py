@@ -14,11 +14,12 @@ that two cores are enough for all. docs/systems.md says which system is for what
                    encodes and averages: all but forward and backward pass, sleep, and the optimizer's own step. Mean
                    over the ranks that train. What goes on beside the computation is not in it; waiting for a slow
                    rank is.
-    efficiency     samples/s, of what that many ranks would do if all were as fast as rank 0 alone (the first line)
+    efficiency     samples/s, of what that many ranks would do if all were as fast as one alone (the first line)
 """
 
 import argparse
 import fnmatch
+import re
 import sys
 from pathlib import Path
 
@@ -106,6 +107,10 @@ def parse():
     arguments = parser.parse_args()
     if arguments.ranks < 2 or arguments.steps < 1 or arguments.compute < 0:
         parser.error("--ranks must be at least 2, --steps at least 1, --compute not below 0")
+    if arguments.link and not re.fullmatch(r"[1-9]\d*[kmg]bit", arguments.link):
+        parser.error(f"--link: {arguments.link!r} is not a rate such as 100mbit or 1gbit")
+    if arguments.delay and not arguments.link:
+        parser.error("--delay is that of a shaped link: it wants --link too")
     try:
         for name in arguments.codec:
             pycoll.codec.parse(name)

@@ -33,12 +33,12 @@ def plot(figures, title, target, path):
         axis.grid(axis="y", visible=False)
         axis.set_xlim(0, 1.25 * max([value for value in values if value == value], default=1) or 1)
 
-    bars("time", [f.seconds for f in figures], f"seconds in all, to {target:.0%} |", lambda v: f"{v:.1f}")
+    bars("time", [f.seconds for f in figures], f"seconds ( | to {target:.0%})", lambda v: f"{v:.1f}")
     for place, f in zip(places, figures, strict=True):
         if f.reached is not None:
             axes["time"].plot([f.reached] * 2, [place - 0.35, place + 0.35], color="white", lw=3)
             axes["time"].plot([f.reached] * 2, [place - 0.35, place + 0.35], color=look.INK, lw=1.4)
-    bars("accuracy", [100 * f.accuracy for f in figures], "accuracy at the end, %", lambda v: f"{v:.1f}")
+    bars("accuracy", [100 * f.accuracy for f in figures], "accuracy, %", lambda v: f"{v:.1f}")
     least = min(100 * f.accuracy for f in figures)
     axes["accuracy"].set_xlim(max(0, min(90, least - 2)), 102.5)
     sent = [f.sent / 1e3 if f.sent else np.nan for f in figures]
@@ -47,8 +47,8 @@ def plot(figures, title, target, path):
         axes["sent"].set_xscale("log")
         axes["sent"].set_xlim(np.nanmin(sent) / 2, np.nanmax(sent) * 8)
     share = [100 * f.communication for f in figures]
-    bars("communication", share, "communication, % of time", lambda v: f"{v:.0f}")
-    bars("efficiency", [100 * f.efficiency for f in figures], "parallel efficiency, %", lambda v: f"{v:.0f}")
+    bars("communication", share, "communication, %", lambda v: f"{v:.0f}")
+    bars("efficiency", [100 * f.efficiency for f in figures], "efficiency, %", lambda v: f"{v:.0f}")
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

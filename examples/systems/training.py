@@ -19,7 +19,7 @@ def train(comm, task, data, system, codec, label):
     x, y = (part[comm.rank :: comm.size] for part in data[:2])
     drawn = torch.Generator().manual_seed(task.seed + comm.rank)
     steps = share(comm, task, x, y) if system.by_speed else task.steps
-    model, pace = task.build(), task.pace(comm.rank)
+    model, pace = task.build(), task.pace(comm.rank if system.wrap else None)  # one rank alone is not a slow one
     optimizer = inner = task.optimizer(model.parameters(), system)
     pace.count(inner)
     if system.wrap is None:
