@@ -8,7 +8,7 @@ started anew, from the same weights, with the same batches and schedule. The clo
 measured. The table has, for each contestant:
 
     seconds to 97 %   median over seeds (least–most); × gloo: how many times as fast as dense fp32 over Gloo
-    steps             until then, least–most
+    MB, steps         until then: sent by a host, median; taken, least–most
     final accuracy    after all steps: mean (least–most) over seeds
     KB a step         sent by a host's interface, mean over ranks, headers and acknowledgements included
     ms a step         median; compute is a step without communication on all ranks at once, rest what comes on top
@@ -93,7 +93,7 @@ def measure(
 def show(result: dict[str, Any]) -> None:
     what = f"{result['rate']}, seed {result['seed']}, {result['contestant']}"
     steps = f"{len(result['seconds'])} evaluations in {sum(result['seconds']):.2f} s of training"
-    print(f"{what:36}{steps}, accuracy {result['accuracies'][-1]:.2%}", flush=True)
+    print(f"{what:40}{steps}, accuracy {result['accuracies'][-1]:.2%}", flush=True)
 
 
 def versions() -> dict[str, str]:
@@ -130,6 +130,11 @@ def parse() -> argparse.Namespace:
     if args.task.batch % args.hosts or args.task.steps % args.task.every:
         parser.error(f"--hosts must divide {args.task.batch}, --steps be a multiple of {args.task.every}")
     args.contestants = chosen(args.contestants, parser)
+    for contestant in args.contestants:
+        if args.task.steps % contestant.agree:
+            parser.error(
+                f"--steps must be a multiple of {contestant.agree}, as ranks of {contestant.name} agree so often"
+            )
     return args
 
 

@@ -3,6 +3,7 @@
 import collections
 import functools
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ WORKER = Path(__file__).parent / "workers" / "examples.py"
 EPOCHS = 4
 sys.path.insert(0, str(EXAMPLES))
 
+import compare_systems  # noqa: E402
 import digits  # noqa: E402
 import logistic  # noqa: E402
 
@@ -190,3 +192,70 @@ def test_accelerate():
     printed = of_torch()["accelerate_digits"]
     assert "2 ranks over pycoll, DistributedDataParallel\n" in printed
     assert 93 < accuracies(printed)[-1] <= 100
+
+
+# ---- Every system, beside the others
+
+
+@functools.cache
+def compared(folder):
+    """What compare_systems.py says of all systems, and of two of them with a rank that computes four times longer."""
+    every = f"compare_systems.py --steps 32 --compute 1 --json {folder}/every.json"
+    if importlib.util.find_spec("matplotlib"):
+        every += f" --plot {folder}/every.png"
+    slow = "--systems server?sync,server?async --codec none --steps 16 --compute 20 --slow 0:4"
+    printed = run(every, f"compare_systems.py {slow} --json {folder}/slow.json", n=2, launcher="torchrun")
+    files = [json.loads((folder / name).read_text())["systems"] for name in ("every.json", "slow.json")]
+    return printed["compare_systems"], *({(f["system"], f["codec"]): f for f in file} for file in files)
+
+
+def test_every_system_learns_and_sends_less_with_a_codec(tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp()
+    printed, figures, _ = compared(folder)
+    assert len(figures) == 17
+    assert (folder / "every.png").exists() == bool(importlib.util.find_spec("matplotlib"))
+    for (system, codec), figure in figures.items():
+        assert (f"\n{system}, {codec} " if codec else f"\n{system} ") in printed
+        assert figure["accuracy"] > 0.8, (system, codec)
+        assert figure["samples"] == 2 * 32 * 32 or system == "federated", (system, figure["samples"])
+        assert figure["seconds"] > 0 and 0 <= figure["communication"] < 1 and figure["efficiency"] > 0, figure
+        if codec:
+            most = 0.7 if system == "federated" else 0.3  # the way to its clients is dense
+            assert 0 < figure["sent"] < most * figures[system, ""]["sent"], system
+
+
+def test_a_slow_rank_holds_up_those_who_wait_for_it(tmp_path_factory):
+    """In the time in which it takes one step and the other four, they take two in step, and five apart."""
+    _, _, figures = compared(tmp_path_factory.getbasetemp())
+    waiting, apart = figures["server sync", ""], figures["server async", ""]
+    assert apart["samples"] == waiting["samples"]
+    assert apart["rate"] > 1.4 * waiting["rate"] and apart["seconds"] < waiting["seconds"], (apart, waiting)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--systems nothing", "--systems: 'nothing' is none of one rank, all-reduce, "),
+        ("--slow 3", "--slow: '3' is not RANK:FACTOR"),
+        ("--link fast", "--link: 'fast' is not a rate"),
+        ("--delay 1ms", "--delay is that of a shaped link"),
+        ("--codec int5", '--codec: codec is "int5", wanted one of none, '),
+    ],
+)
+def test_what_compare_systems_cannot_do_is_refused(words, sentence, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["compare_systems.py", *words.split()])
+    with pytest.raises(SystemExit):
+        compare_systems.parse()
+    assert sentence in capsys.readouterr().err
+
+
+def test_compare_systems_starts_its_ranks():
+    done = run_ranks(EXAMPLES / "compare_systems.py", 1, "python", ["--ranks", "2", "--slow", "2:4"], timeout=100)
+    assert done.returncode == 1 and done.leftovers == [], done
+    assert "--slow: there is no rank 2 among 2\n" in done.stderr and "Traceback" not in done.stderr, done
+
+
+def test_links_are_shaped_by_root_alone(monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(SystemExit, match=r"^--link: hosts are network namespaces, which only (root|Linux)"):
+        compare_systems.ranks.on_hosts(2, "100mbit", "", ["compare_systems.py"])

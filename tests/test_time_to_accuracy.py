@@ -55,6 +55,13 @@ def test_time_ends_with_the_first_evaluation_at_the_target():
     assert (figure.step_seconds, figure.step_bytes) == (0.5, 500)
 
 
+def test_bytes_of_a_local_method_are_of_its_agreements_too():
+    rounds = run("pycoll-diloco-20-int4", 0, [0.5] * 9 + [0.97] * 11)
+    rounds["bytes"] = [0] * 9 + [4000] + [0] * 9 + [4000]  # two agreements, twenty steps apart
+    [figure] = figures_of([rounds], TASK)
+    assert (figure.step_bytes, figure.sent, figure.steps) == (200, [4000], [20])
+
+
 def test_a_seed_that_fails_leaves_no_median():
     [figure] = figures_of([run("gloo", 0, [0.5, 0.97]), run("gloo", 1, [0.5, 0.6])], TASK)
     assert figure.median is None

@@ -69,22 +69,24 @@ class Gloo:
 
 
 class Pycoll:
-    """pycoll.DistributedOptimizer on the ranks that mpirun started."""
+    """pycoll.DistributedOptimizer, or a local method, on the ranks that mpirun started."""
 
     def __init__(self, contestant: Contestant) -> None:
         import pycoll
 
         self._comm = pycoll.init(timeout=PATIENCE)
         self.rank, self.size = self._comm.rank, self._comm.size
-        self._codec: dict[str, Any] = {}
+        self._optimizer = contestant.local or "DistributedOptimizer"
+        self._options: dict[str, Any] = {"every": contestant.agree} if contestant.local else {}
         if contestant.how:
-            self._codec["codec"] = getattr(pycoll, contestant.how)(**contestant.options)
+            self._options["codec"] = getattr(pycoll, contestant.how)(**contestant.options)
         self._comm.allreduce(torch.zeros(FIRST))
 
     def wrap(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         import pycoll
 
-        return model, pycoll.DistributedOptimizer(optimizer, model.named_parameters(), self._comm, **self._codec)
+        wrapper = getattr(pycoll, self._optimizer)
+        return model, wrapper(optimizer, model.named_parameters(), self._comm, **self._options)
 
     def sum(self, value: float) -> float:
         total = torch.tensor([value], dtype=torch.float64)

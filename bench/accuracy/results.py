@@ -10,6 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from .contestants import BY_NAME
 from .task import TARGET, Task
 
 SCHEMA = "pycoll-time-to-accuracy/1"
@@ -24,6 +25,7 @@ class Figure:
     seeds: list[int]
     seconds: list[float | None]
     steps: list[int | None]
+    sent: list[float | None]  # bytes until then, a rank
     final: list[float]  # accuracy after all steps, of the runs that went so far
     step_seconds: float
     compute_seconds: float
@@ -48,6 +50,7 @@ def figures_of(runs: Sequence[dict[str, Any]], task: Task) -> list[Figure]:
                 seeds=[run["seed"] for run in own],
                 seconds=[None if i is None else sum(r["seconds"][: i + 1]) for i, r in zip(reached, own, strict=True)],
                 steps=[None if i is None else (i + 1) * task.every for i in reached],
+                sent=[None if i is None else sum(r["bytes"][: i + 1]) for i, r in zip(reached, own, strict=True)],
                 final=[r["accuracies"][-1] for r in own if len(r["accuracies"]) == task.steps // task.every],
                 step_seconds=_per_step(own, "seconds", task),
                 compute_seconds=statistics.median(run["compute_seconds"] for run in own),
@@ -70,8 +73,11 @@ def arrivals(runs: Sequence[dict[str, Any]], quantity: str) -> list[float]:
 
 
 def _per_step(runs: Sequence[dict[str, Any]], quantity: str, task: Task) -> float:
-    """The median over seeds and intervals: what a hook does in its first steps does not show."""
-    return statistics.median(value / task.every for run in runs for value in run[quantity])
+    """The median over seeds and intervals: what a hook does in its first steps does not show. An interval is that of
+    the evaluations, or from one agreement of a local method to the next."""
+    joined = max(1, BY_NAME[runs[0]["contestant"]].agree // task.every)
+    parts = [run[quantity][i : i + joined] for run in runs for i in range(0, len(run[quantity]), joined)]
+    return statistics.median(sum(part) / len(part) / task.every for part in parts)
 
 
 def curve(runs: Sequence[dict[str, Any]], quantity: str) -> tuple[list[float], list[float]]:

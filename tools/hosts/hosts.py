@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 HERE = Path(__file__).resolve().parent
 SCRIPT, LAUNCHER = str(HERE / "hosts.sh"), str(HERE / "launcher.sh")
@@ -81,8 +82,17 @@ class Hosts:
             env += ["FI_PROVIDER=tcp", "FI_TCP_IFACE=eth0"]
         return self.on(0, ["env", *env, *start, *command])
 
-    def run(self, command: Sequence[str], timeout: float, env: Mapping[str, str] | None = None) -> Result:
-        """Runs a command line of on() or ranks(); at the time limit everything on the hosts is ended."""
+    def run(
+        self,
+        command: Sequence[str],
+        timeout: float,
+        env: Mapping[str, str] | None = None,
+        stderr: IO[str] | None = None,
+    ) -> Result:
+        """Runs a command line of on() or ranks(); at the time limit everything on the hosts is ended.
+
+        stderr: a file that it goes to as it comes; by default it is kept for the result.
+        """
         root = {f"{p}_ALLOW_RUN_AS_ROOT{c}": "1" for p in ("OMPI", "PRTE") for c in ("", "_CONFIRM")}
         # Files, not pipes: what outlives the launcher would keep a pipe open, and us waiting.
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -90,7 +100,7 @@ class Hosts:
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
-                stderr=err,
+                stderr=stderr or err,
                 env={**os.environ, **root, **(env or {})},
                 start_new_session=True,
             )
