@@ -74,6 +74,13 @@ def test_word_count(size, partition, room, monkeypatch):
         assert all(0.5 < s.reduced / stats[0].reduced < 2 for s in stats)
 
 
+def test_words_for_a_function():
+    results, _ = over(2, mapreduce.text([str(path) for path in DOCS]), mapreduce.Words(), lambda key, ones: -sum(ones))
+    assert dict(pair for result in results for pair in result) == {
+        word: -count for word, count in collections.Counter(words_of(DOCS)).items()
+    }
+
+
 @pytest.mark.parametrize("size", [1, 3])
 def test_inverted_index(size, room, tmp_path):
     all_lines, wanted, position = [], collections.defaultdict(list), 0
@@ -363,6 +370,11 @@ def test_files_that_are_wrong(tmp_path):
     fails(pycoll.InvalidArgument, "is not utf-8 at byte 5", mapreduce.text(str(tmp_path)), halves, "sum")
     (tmp_path / "a.jsonl").write_text("a,b\n1,2\n1\n")
     fails(pycoll.InvalidArgument, "line 3: a row has not 2 fields", mapreduce.csv(str(tmp_path)), dict.items, "count")
+    (tmp_path / "b.gz").write_bytes(gzip.compress(b"words"))
+    fails(
+        pycoll.InvalidArgument, "b.gz is compressed", mapreduce.text(f"{tmp_path}/b.gz"), mapreduce.Positions(), "set"
+    )
+    (tmp_path / "b.gz").unlink()
     (tmp_path / "a.jsonl").write_text("1 2 3\n")
     fails(
         pycoll.InvalidArgument, "wanted a label, then index:value", mapreduce.libsvm(str(tmp_path)), lambda s: [], "sum"

@@ -93,10 +93,12 @@ void Collector::add_batch(std::string_view text, const Value& value) {
 }
 
 void Collector::add_words(std::string_view text) {
+  PYCOLL_CHECK(folds_numbers(fold_), "mapreduce: words are counted, so the fold is sum, min or max");
   add_batch(text, Number::of(int64_t{1}));
 }
 
 void Collector::add_positions(std::string_view text, uint64_t first) {
+  PYCOLL_CHECK(fold_ == Fold::set, "mapreduce: positions are collected, so the fold is set");
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
     add_batch(text.substr(begin, end - begin), first + begin);

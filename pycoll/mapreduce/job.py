@@ -24,7 +24,7 @@ from ..errors import Error, InvalidArgument, capture
 from ..objects import allgather
 from ..settings import log
 from ..together import Together
-from .lines import Text
+from .lines import Text, check_positions
 from .maps import Positions, Words
 from .memory import Memory
 from .output import FORMATS, check_folder, shard_url, write
@@ -96,7 +96,7 @@ def run(
     fold = _FOLDS[reduce] if isinstance(reduce, str) else "none"
     job = _Job(comm, fold, "key" if partition == "range" else "hash", memory, folder, progress)
     try:
-        splits = job.prepare(source, output, overwrite)
+        splits = job.prepare(source, map, output, overwrite)
         collector = job.map(source, splits, map, combine, reduce == "count")
         sources = job.shuffle(collector)
         del collector  # what went to other ranks is not needed any more
@@ -184,7 +184,7 @@ class _Job:
         self._done = 0
         self._budget = memory
 
-    def prepare(self, source: Source, output: Any, overwrite: bool) -> list[Split]:
+    def prepare(self, source: Source, map: Any, output: Any, overwrite: bool) -> list[Split]:
         """This rank's splits. What is wrong with files is wrong on all ranks."""
         begin = time.perf_counter()
         splits: list[Split] = []
@@ -192,6 +192,8 @@ class _Job:
         def find() -> None:
             if self.comm.rank == 0 and not isinstance(source, Records):
                 splits.extend(source.splits())
+                if isinstance(map, Positions):
+                    check_positions(splits)
             if self.comm.rank == 0 and output is not None:
                 check_folder(str(output), overwrite)
             self.memory = Memory.of(self._budget, self.comm.rank)
@@ -210,7 +212,7 @@ class _Job:
 
         def work() -> None:
             for split in splits:
-                if isinstance(source, Text) and isinstance(map, (Words, Positions)):
+                if isinstance(source, Text) and self._is_native(map):
                     self._map_text(source, split, map, collector)
                 else:
                     self._map_records(source, split, map, combine, counts, collector)
@@ -221,6 +223,10 @@ class _Job:
         self.stats.records, self.stats.spilled, self.stats.runs = collector.records, collector.spilled, collector.runs
         self.stats.seconds["map"] = time.perf_counter() - begin
         return collector
+
+    def _is_native(self, map: Any) -> bool:
+        """Whether the core makes the pairs and folds them: no value of them exists outside its table."""
+        return isinstance(map, Positions) or (isinstance(map, Words) and self.fold in ("sum", "min", "max"))
 
     def _map_text(self, source: Text, split: Split, map: Words | Positions, collector: Collector) -> None:
         for position, data in source.blocks(split, self.memory.block):

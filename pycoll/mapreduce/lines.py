@@ -86,6 +86,15 @@ class Text(Source):
                 yield record
 
 
+def check_positions(splits: list[Split]) -> None:
+    """Raises InvalidArgument for a file whose lines have no place in all files' bytes."""
+    for split in splits:
+        if split.url.endswith(_COMPRESSED):
+            raise InvalidArgument(
+                f"mapreduce: {split.url} is compressed, so its lines have no Positions; decompress it"
+            )
+
+
 def text(urls: str | Iterable[str], encoding: str = "utf-8") -> Source:
     """Lines of text files, as str without their end.
 
