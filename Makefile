@@ -42,16 +42,25 @@ mpich-test: $(MPICH)/build $(MPICH)/test ## the tests that start ranks by MPI or
 	  or overlap or federated or gossip or server)" $(PYTEST_ARGS)
 
 # ---- C++ tests, plain and under sanitizers: $(call cpp_tests,NAME,SANITIZERS,ENVIRONMENT,WHICH,TARGETS)
-define cpp_tests
+define configure
 	$(CMAKE) -S . -B build/$(1) -G Ninja -DCMAKE_MAKE_PROGRAM="$(CURDIR)/.venv/bin/ninja" -DPYCOLL_TESTS=ON \
-	  -DPYCOLL_PYTHON=OFF -DPYCOLL_MPI=OFF -DPYCOLL_CUDA=OFF -DPYCOLL_WERROR=ON -DPYCOLL_SANITIZE="$(2)" \
+	  -DPYCOLL_PYTHON=OFF -DPYCOLL_MPI=OFF -DPYCOLL_CUDA=OFF -DPYCOLL_WERROR=$(if $(2),ON,$(WERROR)) -DPYCOLL_SANITIZE="$(2)" \
 	  $(if $(filter thread,$(2)),-DCMAKE_CXX_FLAGS="-Wno-tsan -Wno-unknown-warning-option") >build/$(1).log \
 	  || { cat build/$(1).log; exit 1; }
+endef
+define cpp_tests
+	$(configure)
 	$(CMAKE) --build build/$(1) -j $(JOBS) $(5:%=--target %)
 	cd build/$(1) && $(3) $(CTEST) --output-on-failure --no-tests=error $(4)
 endef
 
-cpp-test: $(OPENMPI)/setup | build ## the C++ tests
+# libpycoll is compiled once: the Python modules of both environments are linked to the one that the C++ tests test.
+build/core: $(OPENMPI)/setup $(filter csrc/% cmake/% CMakeLists.txt,$(SOURCES)) | build
+	$(call configure,cpp)
+	$(CMAKE) --build build/cpp -j $(JOBS) --target pycoll
+	touch $@
+
+cpp-test: build/core ## the C++ tests
 	$(call cpp_tests,cpp,,,-j $(JOBS))
 
 asan: $(OPENMPI)/setup | build ## the C++ tests under the address and undefined-behaviour sanitizers
@@ -149,8 +158,9 @@ $(1)/.stamps/frameworks: requirements/frameworks.txt | $(1)/.stamps/setup
 # Editable: the checkout's own pycoll/ is found first by anything started in it, and must be whole there.
 # The build folder is kept, so that a change compiles only what it touches. The tests under MPICH need neither CUDA nor
 # the optimization of whole modules.
-$(1)/.stamps/build: $(1)/.stamps/setup $$(SOURCES)
+$(1)/.stamps/build: $(1)/.stamps/setup build/core $$(SOURCES)
 	$$(call PIP,$(1)) install --no-deps --no-build-isolation -C build-dir=build/$(2) -C cmake.define.PYCOLL_WERROR=$$(WERROR) \
+	  -C cmake.define.PYCOLL_CORE="$$(CURDIR)/build/cpp/libpycoll.so" \
 	  $(if $(filter mpich,$(2)),-C cmake.define.PYCOLL_CUDA=OFF \
 	  -C cmake.define.CMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF) -e .
 	touch $$@
