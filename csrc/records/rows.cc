@@ -97,7 +97,6 @@ Columns Rows::columns(size_t bytes) {
            sizeof(int64_t) *
                (columns.key_ends.size() + columns.wholes.size() + columns.reals.size() + columns.value_ends.size());
   };
-  std::vector<uint64_t> ids;
   for (Record record; used() < bytes && next(record);) {
     const char kind = record.value[0];
     if (columns.key_ends.empty()) {
@@ -116,9 +115,7 @@ Columns Rows::columns(size_t bytes) {
     } else if (kind == 'f') {
       columns.reals.push_back(take_number(record.value).value);
     } else if (kind == 'd') {
-      ids.clear();
-      IdSet::take(record.value, ids);
-      columns.wholes.insert(columns.wholes.end(), ids.begin(), ids.end());
+      IdSet::take(record.value, columns.wholes);
       columns.value_ends.push_back(int64_t(columns.wholes.size()));
     } else if (kind == 's' || kind == 'b') {
       columns.values += record.value.substr(1);

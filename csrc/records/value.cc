@@ -48,12 +48,18 @@ std::string_view IdSet::parts(std::string_view value, uint64_t& last) {
   return {p, size_t(end - p)};
 }
 
-void IdSet::take(std::string_view value, std::vector<uint64_t>& to) {
+template <class Id>
+void IdSet::take(std::string_view value, std::vector<Id>& to) {
+  constexpr size_t kLarge = 1 << 16;  // numbers; below it a vector's growth is cheaper than counting
   uint64_t id = ~uint64_t{0}, last;
   const std::string_view differences = parts(value, last);
-  const char* p = differences.data();
-  for (const char* end = p + differences.size(); p < end;) to.push_back(id += take_varint(p, end));
+  const char *p = differences.data(), *const end = p + differences.size();
+  if (differences.size() > kLarge)
+    to.reserve(to.size() + size_t(std::count_if(p, end, [](char c) { return !(c & 0x80); })));
+  while (p < end) to.push_back(Id(id += take_varint(p, end)));
 }
+template void IdSet::take(std::string_view, std::vector<uint64_t>&);
+template void IdSet::take(std::string_view, std::vector<int64_t>&);
 
 void IdSet::clear() {
   differences_.clear();

@@ -54,8 +54,9 @@ class IdSet {
   void put(std::string& to) const;
   void clear();
 
-  // The numbers of a value, appended.
-  static void take(std::string_view value, std::vector<uint64_t>& to);
+  // The numbers of a value, appended. A large set takes the memory that it needs, and no more.
+  template <class Id>
+  static void take(std::string_view value, std::vector<Id>& to);
   // `last` of a value, and the differences behind it.
   static std::string_view parts(std::string_view value, uint64_t& last);
 
