@@ -92,7 +92,8 @@ def _write_parquet(file: Any, merge: Merge, bytes: int, step: Callable[[], None]
                     f"mapreduce: a result is of {keys.type} and {values.type}, the ones before it of "
                     f"{schema.field(0).type} and {schema.field(1).type}, and a column has one type; write jsonl"
                 )
-            writer.write_batch(pa.record_batch([keys, values], schema=schema))
+            # A row group at a time: batches would wait in memory for a million rows.
+            writer.write_table(pa.Table.from_arrays([keys, values], schema=schema))
             step()
         if writer is None:
             writer = ParquetWriter(file, pa.schema([("key", pa.large_string()), ("value", pa.int64())]))
