@@ -39,7 +39,7 @@ py-test: $(OPENMPI)/build $(OPENMPI)/demo $(OPENMPI)/test $(OPENMPI)/frameworks
 # What ranks do in shared memory does not depend on who started them, but for the starting itself; nor does Python.
 mpich-test: $(MPICH)/build $(MPICH)/test ## the tests that start ranks by MPI or send over it, under MPICH
 	.venv-mpich/bin/pytest tests -m mpi -k "bootstrap or not (shm or optim or advise or choices or instructions or memory \
-	  or overlap or federated or gossip or server)" $(PYTEST_ARGS)
+	  or overlap or federated or gossip or server or mapreduce)" $(PYTEST_ARGS)
 
 # ---- C++ tests, plain and under sanitizers: $(call cpp_tests,NAME,SANITIZERS,ENVIRONMENT,WHICH,TARGETS)
 define configure
