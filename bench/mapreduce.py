@@ -19,6 +19,7 @@ import json
 import statistics
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,7 +44,10 @@ class Spark:
         self.versions = self._answer()
 
     def _answer(self) -> dict:
+        deadline = threading.Timer(LIMIT, self._process.kill)
+        deadline.start()
         line = self._process.stdout.readline()
+        deadline.cancel()
         if not line:
             raise SystemExit(f"PySpark ended with {self._process.wait(60)}; see what {self._process.args} says")
         return json.loads(line)

@@ -10,6 +10,8 @@ import numpy as np
 
 import pycoll
 
+from .objects import allgather
+
 if TYPE_CHECKING:
     from pycoll.comm import Communicator
 
@@ -31,18 +33,8 @@ def check_agreement(comm: Communicator, subject: str, facts: Sequence[tuple[str,
     comm.allgather(digest, digests)
     if (digests.reshape(comm.size, -1) == digest).all():
         return
-    counts = np.empty(comm.size, np.int64)
-    comm.allgather(np.array([len(text)], np.int64), counts)
-    texts = np.empty(int(counts.sum()), np.uint8)
-    comm.allgather(np.frombuffer(text, np.uint8).copy(), texts, counts=counts.tolist())
-    ends = np.cumsum(counts)
-    every = [_parse(texts[end - count : end].tobytes()) for end, count in zip(ends, counts, strict=True)]
+    every = allgather(comm, list(facts))
     raise pycoll.MismatchError(f"{subject}: {_first_difference(every)}")
-
-
-def _parse(text: bytes) -> list[tuple[str, str]]:
-    parts = text.decode().split(SEPARATOR)
-    return list(zip(parts[::2], parts[1::2], strict=True))
 
 
 def _first_difference(every: list[list[tuple[str, str]]]) -> str:

@@ -98,14 +98,8 @@ void compact(PyCollector& self) {
 }
 
 py::array_t<uint64_t> bucket_bytes(const PyCollector& self) {
-  py::array_t<uint64_t> sum(kBuckets);
-  uint64_t* const to = sum.mutable_data();
-  std::fill(to, to + kBuckets, 0);
-  for (const auto& run : self.core.runs()) {
-    const auto bytes = run->bucket_bytes();
-    for (int i = 0; i < kBuckets; ++i) to[i] += bytes[size_t(i)];
-  }
-  return sum;
+  const auto bytes = self.core.bucket_bytes();
+  return py::array_t<uint64_t>(py::ssize_t(bytes.size()), bytes.data());
 }
 
 py::list sample(const PyCollector& self) {
@@ -116,19 +110,13 @@ py::list sample(const PyCollector& self) {
 }
 
 std::vector<Segments> of_buckets(const PyCollector& self, const std::vector<bool>& wanted) {
-  PYCOLL_CHECK(wanted.size() == size_t(kBuckets), "mapreduce: got ", wanted.size(), " buckets, wanted ", kBuckets);
-  std::vector<Segments> parts;
-  for (const auto& run : self.core.runs()) parts.push_back(run->buckets(wanted));
-  return parts;
+  return self.core.of_buckets(wanted);
 }
 
 std::vector<Segments> between(const PyCollector& self, const std::optional<std::string>& from,
                               const std::optional<std::string>& to) {
   const Key lower = from ? without_type(*from) : Key{}, upper = to ? without_type(*to) : Key{};
-  std::vector<Segments> parts;
-  for (const auto& run : self.core.runs())
-    parts.push_back(run->between(from ? &lower : nullptr, to ? &upper : nullptr));
-  return parts;
+  return self.core.between(from ? &lower : nullptr, to ? &upper : nullptr);
 }
 
 // A merge, and what rows are taken from it with.

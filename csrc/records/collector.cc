@@ -115,4 +115,26 @@ void Collector::finish() {
   groups_ = Groups(fold_, order_, 0);
 }
 
+std::array<uint64_t, kBuckets> Collector::bucket_bytes() const {
+  std::array<uint64_t, kBuckets> sum{};
+  for (const auto& run : runs_) {
+    const auto bytes = run->bucket_bytes();
+    for (size_t i = 0; i < kBuckets; ++i) sum[i] += bytes[i];
+  }
+  return sum;
+}
+
+std::vector<Segments> Collector::of_buckets(const std::vector<bool>& wanted) const {
+  PYCOLL_CHECK(wanted.size() == size_t(kBuckets), "mapreduce: got ", wanted.size(), " buckets, wanted ", kBuckets);
+  std::vector<Segments> parts;
+  for (const auto& run : runs_) parts.push_back(run->buckets(wanted));
+  return parts;
+}
+
+std::vector<Segments> Collector::between(const Key* from, const Key* to) const {
+  std::vector<Segments> parts;
+  for (const auto& run : runs_) parts.push_back(run->between(from, to));
+  return parts;
+}
+
 }  // namespace pycoll::records

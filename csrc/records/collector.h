@@ -1,5 +1,6 @@
 // What a rank's map emits: into Groups, and from there into runs; those that become many are merged.
 #pragma once
+#include <array>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -26,6 +27,10 @@ class Collector {
   // All runs become one: where so many cannot be read at once.
   void compact();
   const std::vector<std::unique_ptr<Run>>& runs() const { return runs_; }
+  // Of all runs: bytes in each bucket, and what lies in some of them, or between two keys (see Run).
+  std::array<uint64_t, kBuckets> bucket_bytes() const;
+  std::vector<Segments> of_buckets(const std::vector<bool>& wanted) const;
+  std::vector<Segments> between(const Key* from, const Key* to) const;
   uint64_t records() const { return records_; }  // added so far
   size_t spilled() const { return spilled_; }    // bytes written so far because memory was full
 

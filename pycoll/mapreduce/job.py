@@ -29,7 +29,7 @@ from .maps import Positions, Words
 from .memory import Memory
 from .output import FORMATS, check_folder, shard_url, write
 from .result import Result, Stats
-from .shuffle import parts_by_hash, parts_by_range, shuffle, too_many_runs
+from .shuffle import parts_by_hash, parts_by_range, shuffle
 from .source import Records, Source, Split, share
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ class _Job:
         return [segments for source in sources for segments in source]
 
     def _compact(self, collector: Collector) -> None:
-        if too_many_runs(collector, self.comm, self.memory):
+        if self.memory.too_many(collector.runs * self.comm.size):
             collector.compact()
 
     def reduce(self, sources: list[Segments], reducer: Any, output: Any, format: str) -> Result:

@@ -103,7 +103,3 @@ def _told(comm: Communicator, counts: np.ndarray, failure: Exception | None) -> 
     if failed := np.flatnonzero(heard[:, 1] < 0).tolist():
         raise Error(f"mapreduce: rank {failed[0]} failed in the shuffle; its own error says why")
     return np.ascontiguousarray(heard[:, 0]) if heard[:, 1].any() else None
-
-
-def too_many_runs(collector: Collector, comm: Communicator, memory: Memory) -> bool:
-    return memory.too_many(collector.runs * comm.size)
