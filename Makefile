@@ -18,6 +18,11 @@ CTEST := $(if $(CMAKE_IS_THERE),ctest,../../.venv/bin/ctest)
 
 SOURCES := $(shell find csrc cmake pycoll _pycoll_torch -type f -not -name '*.pyc' 2>/dev/null) CMakeLists.txt pyproject.toml
 PIP = $(1)/bin/python -m pip --disable-pip-version-check --quiet
+# Modules are compiled when they are first imported: most never are, and all of them would take a minute.
+INSTALL = $(PIP) install --no-compile
+unexport PYTHONDONTWRITEBYTECODE
+# Two tests at a time, of two files: most wait more than they compute.
+PYTEST = $(1)/bin/pytest tests -n 2 --dist loadfile
 OPENMPI := .venv/.stamps
 MPICH := .venv-mpich/.stamps
 
@@ -34,11 +39,11 @@ demo: $(OPENMPI)/build $(OPENMPI)/demo ## train on real digits over 2 ranks, com
 test: cpp-test py-test mpich-test ## every test: C++, Python, and MPI under both Open MPI and MPICH
 
 py-test: $(OPENMPI)/build $(OPENMPI)/demo $(OPENMPI)/test $(OPENMPI)/frameworks
-	.venv/bin/pytest tests $(PYTEST_ARGS)
+	$(call PYTEST,.venv) $(PYTEST_ARGS)
 
 # What ranks do in shared memory does not depend on who started them, but for the starting itself; nor does Python.
 mpich-test: $(MPICH)/build $(MPICH)/test ## the tests that start ranks by MPI or send over it, under MPICH
-	.venv-mpich/bin/pytest tests -m mpi -k "bootstrap or not (shm or optim or advise or choices or instructions or memory \
+	$(call PYTEST,.venv-mpich) -m mpi -k "bootstrap or not (shm or optim or advise or choices or instructions or memory \
 	  or overlap or federated or gossip or server or mapreduce)" $(PYTEST_ARGS)
 
 # ---- C++ tests, plain and under sanitizers: $(call cpp_tests,NAME,SANITIZERS,ENVIRONMENT,WHICH,TARGETS)
@@ -102,14 +107,14 @@ bench-mapreduce: $(OPENMPI)/build $(OPENMPI)/test .venv-spark/.stamps/setup ## w
 
 .venv-spark/.stamps/setup: requirements/spark.txt
 	test -x .venv-spark/bin/python || "$(PYTHON)" -m venv .venv-spark
-	$(call PIP,.venv-spark) install -r $<
+	$(call INSTALL,.venv-spark) -r $<
 	mkdir -p .venv-spark/.stamps && touch $@
 
 wheel-test: $(OPENMPI)/setup ## what "pip install ." gives on a machine without MPI, used from outside the checkout
 	rm -rf build/wheel
 	$(call PIP,.venv) wheel . --no-deps --no-build-isolation -w build/wheel -C build-dir=build/plain \
-	  -C cmake.define.PYCOLL_MPI=OFF -C cmake.define.PYCOLL_CUDA=OFF
-	$(call PIP,.venv) install --no-deps --target build/wheel/site build/wheel/*.whl
+	  -C cmake.define.PYCOLL_MPI=OFF -C cmake.define.PYCOLL_CUDA=OFF -C cmake.define.CMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF
+	$(call INSTALL,.venv) --no-deps --target build/wheel/site build/wheel/*.whl
 	cd / && PYTHONPATH="$(CURDIR)/build/wheel/site" "$(CURDIR)/.venv/bin/python" -c \
 	  'import numpy, pycoll; assert pycoll.init().allreduce(numpy.ones(3)).sum() == 3; print("1 passed, 0 failed")'
 
@@ -144,22 +149,22 @@ $(1)/.stamps/setup: requirements/setup.txt requirements/$(2).txt
 	@test -n "$$(PYTHON)" || { echo "pycoll needs Python 3.10 or newer: none of python3, python3.10 ... is" >&2; exit 1; }
 	@command -v c++ >/dev/null || { echo "pycoll needs a C++20 compiler: no c++ in PATH (Debian: apt-get install g++)" >&2; exit 1; }
 	test -x $(1)/bin/python || "$$(PYTHON)" -m venv $(1)
-	$$(call PIP,$(1)) install -r requirements/setup.txt -r requirements/$(2).txt $$(if $$(CMAKE_IS_THERE),,'cmake>=3.22')
+	$$(call INSTALL,$(1)) -r requirements/setup.txt -r requirements/$(2).txt $$(if $$(CMAKE_IS_THERE),,'cmake>=3.22')
 	mkdir -p $(1)/.stamps && touch $$@
 
 $(1)/.stamps/demo $(1)/.stamps/test $(1)/.stamps/lint: $(1)/.stamps/%: requirements/%.txt | $(1)/.stamps/setup
-	$$(call PIP,$(1)) install -r $$<
+	$$(call INSTALL,$(1)) -r $$<
 	touch $$@
 
 # What two examples run in; where it cannot be had, they are skipped.
 $(1)/.stamps/frameworks: requirements/frameworks.txt | $(1)/.stamps/setup
-	if $$(call PIP,$(1)) install -r $$<; then touch $$@; else echo "$$<: not installed, its examples are not tested"; fi
+	if $$(call INSTALL,$(1)) -r $$<; then touch $$@; else echo "$$<: not installed, its examples are not tested"; fi
 
 # Editable: the checkout's own pycoll/ is found first by anything started in it, and must be whole there.
 # The build folder is kept, so that a change compiles only what it touches. The tests under MPICH need neither CUDA nor
 # the optimization of whole modules.
 $(1)/.stamps/build: $(1)/.stamps/setup build/core $$(SOURCES)
-	$$(call PIP,$(1)) install --no-deps --no-build-isolation -C build-dir=build/$(2) -C cmake.define.PYCOLL_WERROR=$$(WERROR) \
+	$$(call INSTALL,$(1)) --no-deps --no-build-isolation -C build-dir=build/$(2) -C cmake.define.PYCOLL_WERROR=$$(WERROR) \
 	  -C cmake.define.PYCOLL_CORE="$$(CURDIR)/build/cpp/libpycoll.so" \
 	  $(if $(filter mpich,$(2)),-C cmake.define.PYCOLL_CUDA=OFF \
 	  -C cmake.define.CMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF) -e .

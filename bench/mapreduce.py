@@ -37,7 +37,7 @@ class Spark:
     """A PySpark session in a process of its own."""
 
     def __init__(self, python: str, ranks: int, memory: str) -> None:
-        command = [python, str(HERE / "spark.py"), f"local[{ranks}]", memory, str(2 * ranks)]
+        command = [python, str(HERE / "spark.py"), f"local[{ranks}]", memory, str(8 * ranks)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )

@@ -16,7 +16,7 @@ target_link_libraries(pycoll PRIVATE pycoll_flags PUBLIC Threads::Threads)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(kernel_optimization -O3)
   if(PYCOLL_SANITIZE)
-    set(kernel_optimization -O1) # as all else: -O3 takes much longer to compile
+    set(kernel_optimization -Og) # as all else
   endif()
   file(GLOB avx2_sources CONFIGURE_DEPENDS csrc/kernels/*_avx2.cc)
   file(GLOB avx512_sources CONFIGURE_DEPENDS csrc/kernels/*_avx512.cc)

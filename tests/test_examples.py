@@ -24,6 +24,7 @@ sys.path.insert(0, str(EXAMPLES))
 import compare_systems  # noqa: E402
 import digits  # noqa: E402
 import logistic  # noqa: E402
+import placement_digits  # noqa: E402
 
 
 def run(*examples, n, launcher):
@@ -192,6 +193,37 @@ def test_accelerate():
     printed = of_torch()["accelerate_digits"]
     assert "2 ranks over pycoll, DistributedDataParallel\n" in printed
     assert 93 < accuracies(printed)[-1] <= 100
+
+
+# ---- Tasks, and who has which samples
+
+
+@pytest.mark.skipif(not available("shm"), reason="no mpirun")
+def test_search(tmp_path):
+    plot = f"--plot {tmp_path}/plot.png" if importlib.util.find_spec("matplotlib") else ""
+    printed = run(f"search_digits.py --grid 2 --verify {plot}", n=3, launcher="shm")["search_digits"]
+    assert re.search(r"^20 fits of .* by 2 of the ranks, which were busy \d+% of that time$", printed, re.MULTILINE)
+    assert "best: C 100, gamma 1: 97." in printed
+    assert float(re.search(r"scikit-learn's own search: (\S+)$", printed, re.MULTILINE)[1]) < 1e-12
+    assert bool(plot) == (tmp_path / "plot.png").exists()
+
+
+def test_placement(monkeypatch, capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    words = f"--ranks 3 --epochs 2 --batch 60 --cost 0.5 --slow 4 --plot {tmp_path}/plot.png"
+    monkeypatch.setattr("sys.argv", ["placement_digits.py", *words.split()])
+    placement_digits.main()
+    printed = capsys.readouterr().out
+    rows = re.findall(r"^(.{16}) +((?:\d+ ){3}) *(\d+\.\d) +\d+% +(\d+\.\d+)%$", printed, re.MULTILINE)
+    (_, shares, seconds, accuracy), (_, weighted, sooner, as_good) = rows
+    assert shares.split() == ["20"] * 3
+    assert np.allclose([int(n) for n in weighted.split()], [26, 26, 8], atol=4)  # the speeds are measured
+    assert float(sooner) < 0.8 * float(seconds)
+    assert accuracy == as_good and float(accuracy) > 80
+    assert float(re.search(r"steps are at most (\S+) apart", printed)[1]) < 1e-4
+    assert "one rank fewer: 1437 of 1437 samples seen once in it\n" in printed
+    assert re.search(r"^files by size: the fullest rank has 1\.00\d times the mean$", printed, re.MULTILINE)
+    assert (tmp_path / "plot.png").exists()
 
 
 # ---- Every system, beside the others

@@ -34,6 +34,8 @@ def main() -> None:
         .config("spark.driver.memory", memory)
         .config("spark.ui.enabled", "false")
         .config("spark.sql.shuffle.partitions", partitions)
+        # By default lists of more than 128 words are sorted for, which takes far longer; here they fit in memory.
+        .config("spark.sql.objectHashAggregate.sortBased.fallbackThreshold", str(1 << 30))
         .getOrCreate()
     )
     spark.sparkContext.setLogLevel("ERROR")
