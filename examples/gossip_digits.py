@@ -1,6 +1,6 @@
 """Decentralised training on scikit-learn's handwritten digits: ranks talk to neighbours, and there is no centre.
 
-    python examples/gossip_digits.py --plot                      # 16 ranks, threads of this process
+    python examples/gossip_digits.py --plot                      # 8 ranks, threads of this process
     pycoll run -n 4 examples/gossip_digits.py --plot             # 4 processes
 
 First it measures how fast exchanges alone bring ranks' numbers together, beside what the spectral gap says. Then it
@@ -114,7 +114,7 @@ def plot(size, mixed, runs, path):
 def main():
     parser = argparse.ArgumentParser(description="Decentralised training of a digit classifier.")
     parser.add_argument("--steps", type=int, default=250)
-    parser.add_argument("--ranks", type=int, default=16, help="threads, where no launcher started ranks (16)")
+    parser.add_argument("--ranks", type=int, default=8, help="threads, where no launcher started ranks (8)")
     parser.add_argument("--plot", nargs="?", const="out/gossip.png", metavar="FILE", help="save a plot")
     arguments = parser.parse_args()
     data = load(0, torch.float32)

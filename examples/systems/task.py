@@ -12,7 +12,7 @@ class Task:
     """Steps and batches are those of a rank, of `ranks`; `slow` is a rank and how many times longer it computes."""
 
     ranks: int
-    steps: int = 128
+    steps: int = 80
     batch: int = 32
     lr: float = 0.05
     momentum: float = 0.9
