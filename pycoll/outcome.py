@@ -1,10 +1,11 @@
-"""What became of a call on another rank: its result, or what it raised."""
+"""What became of calls on another rank: their results, or what they raised."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 from .parcel import Parcel
@@ -26,37 +27,65 @@ def attempt(call: Call, retries: int, retry_on: tuple[type[Exception], ...]) -> 
             return False, error
 
 
+@dataclass
+class Chunk:
+    """Of some of map's calls the results, up to the one that raised `error`; the calls behind it were not made."""
+
+    results: list[Any]
+    error: Exception | None
+    seconds: float
+
+    def picklable(self) -> Chunk:
+        """This, up to the first result that cannot be pickled: its error says so."""
+        for i, result in enumerate(self.results):
+            if error := _pickle_error(result):
+                return Chunk(self.results[:i], error, self.seconds)
+        return Chunk(self.results, _pickle_error(self.error) or self.error, self.seconds)
+
+
 def chunk(
-    function: Callable[..., Any], calls: list[Any], retries: int, retry_on: tuple[type[Exception], ...]
-) -> tuple[float, list[Outcome]]:
-    """Some of map's calls; those behind one that raised are not made."""
-    begin, outcomes = time.perf_counter(), []
-    for arguments in calls:
-        outcomes.append(attempt((function, arguments, {}), retries, retry_on))
-        if not outcomes[-1][0]:
-            break
-    return time.perf_counter() - begin, outcomes
+    function: Callable[..., Any], columns: list[Any], retries: int, retry_on: tuple[type[Exception], ...]
+) -> Chunk:
+    """Calls `function` with each row of the columns, one column an argument."""
+    begin, results = time.perf_counter(), []
+    for arguments in zip(*columns, strict=True):
+        try:
+            results.append(function(*arguments))
+        except Exception as error:
+            right, value = False, error
+            if retries and isinstance(error, retry_on):
+                right, value = attempt((function, arguments, {}), retries - 1, retry_on)
+            if not right:
+                return Chunk(results, value, time.perf_counter() - begin)
+            results.append(value)
+    return Chunk(results, None, time.perf_counter() - begin)
 
 
 def answer(answer: tuple[float, Any]) -> Parcel:
     """Results that cannot be pickled become errors that say so."""
     try:
         return Parcel(answer)
-    except Exception as error:
+    except Exception:
         seconds, outcomes = answer
         if isinstance(outcomes, Exception):
             return Parcel((seconds, TypeError(str(outcomes))))
-        if len(outcomes) == 1:
-            return Parcel((seconds, [(False, TypeError(f"the result cannot be pickled: {error}"))]))
         return Parcel((seconds, [_picklable(outcome) for outcome in outcomes]))
 
 
 def _picklable(outcome: Outcome) -> Outcome:
+    right, value = outcome
+    if isinstance(value, Chunk):
+        return right, value.picklable()
+    error = _pickle_error(value)
+    return (False, error) if error else outcome
+
+
+def _pickle_error(result: Any) -> TypeError | None:
     try:
-        Parcel(outcome)
-        return outcome
+        Parcel(result)
+        return None
     except Exception as error:
-        return False, TypeError(f"the result cannot be pickled: {error}")
+        return TypeError(f"the result cannot be pickled: {error}")
 
 
 def settle(future: Future[Any], outcome: Outcome) -> None:

@@ -70,8 +70,8 @@ def _layout(table: np.ndarray) -> tuple[list[int], int]:
     return begins, end
 
 
-def receive(comm: Communicator, source: int) -> Any:
-    """The object that rank `source` sends next."""
+def receive(comm: Communicator, source: int) -> tuple[Any, int]:
+    """The object that rank `source` sends next, and its bytes."""
     sizes = np.empty(2 + _ROOM, np.int64)
     comm.recv(sizes, source)
     lengths = sizes[2 : 2 + int(sizes[1])]
@@ -82,4 +82,4 @@ def receive(comm: Communicator, source: int) -> Any:
     for array in (pickled, *arrays):
         if array.nbytes:
             comm.recv(array, source)
-    return pickle.loads(pickled.data, buffers=arrays)
+    return pickle.loads(pickled.data, buffers=arrays), pickled.nbytes + sum(array.nbytes for array in arrays)

@@ -16,7 +16,7 @@ import pycoll
 
 from .arguments import check_whole
 from .errors import Error, InvalidArgument, PeerFailed
-from .outcome import Call, answer, attempt, chunk, settle
+from .outcome import Call, Chunk, answer, attempt, chunk, settle
 from .parcel import Parcel, receive
 from .settings import log
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from .comm import Communicator
 
 _SLICE = 0.002  # seconds that a batch should take: a hundred times what sending it does
-_MOST = 1024  # tasks a batch
+_BYTES = 4 << 20  # that a batch and its answer should have at most
+_MOST = 16384  # tasks a batch
 _AHEAD = 4096  # bytes a batch may have to be sent before the one before is answered: no send of it has to wait
 _PING = 30.0  # seconds between signs of life to a worker that has nothing to do
 
@@ -35,6 +36,7 @@ class Task:
     future: Future[Any]
     deaths: int  # that it may still survive
     alone: bool = False  # in a batch of its own
+    nbytes: float = 0.0  # that it and its answer travelled as
 
 
 @dataclass(eq=False)
@@ -117,12 +119,15 @@ class TaskPool(Executor):
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """A future of ``function(*args, **kwargs)``, called on some rank."""
-        future: Future[Any] = Future()
-        task = Task((function, args, kwargs), future, self._retries)
+        return self._put((function, args, kwargs)).future
+
+    def _put(self, call: Call) -> Task:
+        """A task that waits, is being done, or, where there is one rank alone, is done."""
+        task = Task(call, Future(), self._retries)
         if self.size == 1:
-            future.set_running_or_notify_cancel()
-            settle(future, attempt(task.call, self._retries, self._retry_on))
-            return future
+            task.future.set_running_or_notify_cancel()
+            settle(task.future, attempt(call, self._retries, self._retry_on))
+            return task
         with self._changed:
             self._changed.wait_for(lambda: len(self._tasks) < self._room or self._closing or not self._living)
             if self._closing or self._master:
@@ -131,7 +136,7 @@ class TaskPool(Executor):
                 raise PeerFailed(f"TaskPool: none of its {self.size - 1} workers is left")
             self._tasks.append(task)
             self._changed.notify_all()
-        return future
+        return task
 
     def map(
         self,
@@ -148,35 +153,34 @@ class TaskPool(Executor):
         where its result would be.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        inputs = zip(*iterables, strict=False)
-        came: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
-        open_: collections.deque[Future[Any]] = collections.deque()
-        under_way, many = 0, chunksize or 1
+        columns = _columns(iterables)
+        came: queue.SimpleQueue[Future[Chunk]] = queue.SimpleQueue()
+        open_: dict[Future[Chunk], Task] = {}  # in the inputs' order
+        many = chunksize or 1
 
         def results() -> Iterator[Any]:
-            nonlocal under_way, many
+            nonlocal many
             try:
                 while True:
-                    while under_way < 4 * max(self._living, 1) and (calls := list(itertools.islice(inputs, many))):
-                        future = self.submit(chunk, function, calls, self._retries, self._retry_on)
-                        future.add_done_callback(came.put)
-                        open_.append(future)
-                        under_way += 1
-                    if not under_way:
+                    while len(open_) < 4 * max(self._living, 1) and (calls := columns(many)):
+                        task = self._put((chunk, (function, calls, self._retries, self._retry_on), {}))
+                        open_[task.future] = task
+                        if not ordered:
+                            task.future.add_done_callback(came.put)
+                    if not open_:
                         return
                     left = None if deadline is None else max(deadline - time.monotonic(), 0)
                     try:
-                        future = open_.popleft() if ordered else came.get(timeout=left)
+                        future = next(iter(open_)) if ordered else came.get(timeout=left)
                     except queue.Empty:
                         raise TimeoutError from None
-                    seconds, outcomes = future.result(left)
-                    under_way -= 1
-                    if not chunksize and seconds > 0:
-                        many = min(max(int(len(outcomes) * _SLICE / seconds), 1), 4 * many, _MOST)
-                    for right, value in outcomes:
-                        if not right:
-                            raise value
-                        yield value
+                    done = future.result(left)
+                    task = open_.pop(future)
+                    if not chunksize:
+                        many = _as_many(len(done.results), done.seconds, task.nbytes, many)
+                    yield from done.results
+                    if done.error is not None:
+                        raise done.error
             finally:
                 for future in open_:
                     future.cancel()
@@ -254,29 +258,32 @@ class TaskPool(Executor):
         """The worker's newest batch; None if a call cannot be pickled: it fails, the others go back."""
         batch = worker.out[-1]
         try:
-            return Parcel(([task.call for task in batch], self._retries, self._retry_on))
+            parcel = Parcel(([task.call for task in batch], self._retries, self._retry_on))
         except Exception as error:
             worker.out.pop()
             self._divide(batch, error)
             return None
+        for task in batch:
+            task.nbytes = parcel.nbytes / len(batch)
+        return parcel
 
     def _answered(self, worker: Worker) -> None:
         """Waits for the answer to the worker's oldest batch."""
         try:
-            seconds, outcomes = receive(worker.pair, 1)
+            (seconds, outcomes), nbytes = receive(worker.pair, 1)
         except Error:
             raise
         except Exception as error:  # cannot be unpickled
-            seconds, outcomes = 0.0, error
+            seconds, outcomes, nbytes = 0.0, error, 0
         batch = worker.out[0]
         if isinstance(outcomes, Exception):
             self._divide(batch, outcomes)
         else:
             for task, outcome in zip(batch, outcomes, strict=True):
+                task.nbytes += nbytes / len(batch)
                 settle(task.future, outcome)
             worker.done += len(batch)
-        if seconds > 0:
-            worker.size = min(max(int(len(batch) * _SLICE / seconds), 1), 4 * worker.size, _MOST)
+            worker.size = _as_many(len(batch), seconds, sum(task.nbytes for task in batch), worker.size)
         with self._changed:
             worker.out.popleft()
             self._changed.notify_all()
@@ -333,7 +340,7 @@ class TaskPool(Executor):
     def _obey(self, master: Communicator) -> bool:
         """One order; False if it was the last."""
         try:
-            order = receive(master, 0)
+            order, _ = receive(master, 0)
         except Error:
             raise
         except Exception as error:  # cannot be unpickled here
@@ -345,6 +352,21 @@ class TaskPool(Executor):
             outcomes = [attempt(call, retries, retry_on) for call in calls]
             answer((time.perf_counter() - begin, outcomes)).send(master, 0)
         return order is not False  # None is a sign of life
+
+
+def _as_many(done: int, seconds: float, nbytes: float, before: int) -> int:
+    """How many tasks make a batch if `done` of them took so long and so many bytes; grows fourfold at most."""
+    fit = min(_SLICE / max(seconds, 1e-9), _BYTES / max(nbytes, 1))
+    return min(max(int(done * fit), 1), 4 * before, _MOST)
+
+
+def _columns(iterables: tuple[Iterable[Any], ...]) -> Callable[[int], list[Any]]:
+    """f(count): the next elements of each iterable, as many, up to count; [] at the end. Read as zip reads them."""
+    if len(iterables) == 1:
+        elements = iter(iterables[0])
+        return lambda count: [column] if (column := list(itertools.islice(elements, count))) else []
+    rows = zip(*iterables, strict=False)
+    return lambda count: list(zip(*itertools.islice(rows, count), strict=True))
 
 
 __all__ = ["TaskPool"]

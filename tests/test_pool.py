@@ -1,5 +1,6 @@
 """pycoll.TaskPool: an Executor over ranks; what is raised, what cannot be pickled, and who dies."""
 
+import gc
 import itertools
 import re
 import threading
@@ -13,6 +14,7 @@ from launch import available, run_ranks
 import pycoll
 from pycoll import loopback
 from pycoll.parcel import Parcel
+from pycoll.pool import Task, _as_many
 
 WORKER = Path(__file__).parent / "workers" / "pool.py"
 
@@ -90,6 +92,10 @@ def lock_of(_):
     return threading.Lock()
 
 
+def lock_at_7(x):
+    return threading.Lock() if x == 7 else x
+
+
 def test_what_cannot_be_pickled():
     def master(pool):
         futures = [pool.submit(power, x) if x % 5 else pool.submit(power, threading.Lock()) for x in range(50)]
@@ -101,6 +107,10 @@ def test_what_cannot_be_pickled():
                     future.result()
         with pytest.raises(TypeError, match="the result cannot be pickled"):
             pool.submit(lock_of, 0).result()
+        results = pool.map(lock_at_7, range(20), chunksize=5)
+        assert list(itertools.islice(results, 7)) == list(range(7))
+        with pytest.raises(TypeError, match="the result cannot be pickled"):
+            next(results)
 
     over(3, master)
 
@@ -156,6 +166,26 @@ def test_back_pressure():
         return [future.result() for future in futures]
 
     over(2, master, waiting=5)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_an_endless_map_keeps_nothing(ordered):
+    def master(pool):
+        results = pool.map(power, itertools.count(), chunksize=1, ordered=ordered)
+        for _ in range(300):
+            next(results)
+        kept = sum(isinstance(thing, Task) for thing in gc.get_objects())
+        results.close()
+        return kept
+
+    assert over(3, master) < 60  # four a worker are under way
+
+
+def test_as_many_tasks_as_take_two_milliseconds_and_four_megabytes():
+    assert _as_many(1, 0.0, 0.0, 1) == 4  # fourfold at most
+    assert _as_many(100, 0.004, 1e3, 100) == 50
+    assert _as_many(100, 0.001, 16 << 20, 100) == 25
+    assert _as_many(1, 5.0, 1e9, 1) == 1
 
 
 def dies(_):
