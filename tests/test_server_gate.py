@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 
+import numpy as np
 import pytest
-import torch
 
 import pycoll
 from pycoll import loopback
 from pycoll.server import Gate, bounded
+from pycoll.server.client import Client
 from pycoll.server.desk import Desk
 from pycoll.server.gate import mode_of
-from pycoll.server.pieces import Request
+from pycoll.server.pieces import Entry, Request
 from pycoll.server.ring import HashRing
+from pycoll.server.server import Server
 
 QUICK = bool(os.environ.get("PYCOLL_TEST_QUICK"))
 SCHEDULES = 1_000 if QUICK else 10_000
@@ -138,47 +141,80 @@ def test_placement_is_balanced_and_consistent(servers):
     assert moved < 3 / (servers + 1)  # 1 / (servers + 1) have to; a plain modulus moves servers / (servers + 1)
 
 
-# ---- Over messages
+# ---- Over messages, on ranks that are threads
 
 
-def test_random_schedules_over_messages():
-    """Every push adds 1 to its worker's element, so that a pull shows what it contains: nobody else is asked."""
+class Counts(Log):
+    """A shard of which a read says how many pushes of each worker it has seen."""
+
+    def read(self, worker, wanted):
+        return [Entry(other, None, np.array([count], np.float32)) for other, count in self.seen.items()]
+
+
+def random_schedules(seeds, staleness, servers, workers):
+    """Schedules of real clients and servers on loopback; how far behind the slowest worker each read was.
+
+    A server's answer says what it has seen, so nobody else is asked. In a schedule each worker pushes as often as the
+    others, and pulls, in an order and with pauses of its own.
+    """
 
     def run(comm):
-        reads = []
-        for seed in range(4 if QUICK else 12):
-            draw = random.Random(100 * seed + comm.rank)
-            staleness, pushes = seed % 4, 10
-            servers = [[0], [0, 1, 2, 3], [3, 2]][seed % 3]
-            workers = list(range(4)) if seed % 2 else [rank for rank in range(4) if rank or servers != [0]]
-            counts = torch.nn.Parameter(torch.zeros(4, 300))
-            optimizer = torch.optim.SGD([counts], lr=1)
-            mode = bounded(staleness)
-            with pycoll.ParameterServer(
-                optimizer, [("counts", counts)], comm, servers=servers, workers=workers, mode=mode, piece_bytes=1200
-            ) as ps:
-                if not ps.is_worker:
-                    ps.serve()
-                    continue
-                mine = torch.zeros_like(counts)
-                mine[comm.rank] = -1
-                for push in range(1, pushes + 1):
-                    if draw.random() < 0.1:
-                        time.sleep(0.002 * draw.randint(1, 3))
-                    pending = []
-                    if draw.random() < 0.5:
-                        ps.push_pull({"counts": mine})
-                    else:
-                        pending = [ps.push({"counts": mine}, wait=False), ps.pull(wait=False)]
-                    for each in pending:
-                        each.wait()
-                    seen = counts.detach()
-                    assert (seen == seen[:, :1]).all() and seen[comm.rank, 0] == push
-                    behind = [push - int(seen[other, 0]) for other in workers]
-                    assert max(behind) <= staleness, (seed, push, behind)
-                    reads.append((staleness, max(behind)))
-        return reads
+        comm = comm.dup()
+        desk = Desk(comm.rank, Gate(workers, bounded(staleness)), Counts())
+        server = Server(comm, desk, workers) if comm.rank in servers else None
+        thread = threading.Thread(target=server.run) if server else None
+        if thread:
+            thread.start()
+        behind = work(Client(comm, servers, server), seeds, comm.rank, workers) if comm.rank in workers else []
+        if thread:
+            thread.join(30)
+            assert not thread.is_alive() and (server.error is None)
+        assert max(behind, default=0) <= staleness
+        return behind
 
-    reads = [read for found in loopback.run(4, run, timeout=30) for read in found]
-    assert len(reads) > (120 if QUICK else 400)
-    assert all((staleness, staleness) in reads for staleness in range(4))  # and is made use of
+    ranks = max(*servers, *workers) + 1
+    return [one for found in loopback.run(ranks, run, timeout=20) for one in found]
+
+
+def work(client, seeds, rank, workers):
+    clock, behind = 0, []
+    for seed in seeds:
+        draw = random.Random(seed * 31 + rank)
+        acts = ["push"] * random.Random(seed).randint(1, 3) + ["pull"]
+        draw.shuffle(acts)
+        slow = draw.random() < 0.2
+        for act in acts:
+            if slow:
+                time.sleep(draw.choice([0, 1e-4]))
+            clock += act == "push"
+            push, pull = ([] if act == "push" else None), ([] if act == "pull" or draw.random() < 0.3 else None)
+            replies = client.ask({server: Request(push=push, pull=pull) for server in client.servers})
+            for reply in replies.values() if pull is not None else ():
+                seen = {entry.piece: int(entry.wire[0]) for entry in reply.entries}
+                assert seen.get(rank, 0) == clock, f"schedule {seed}: rank {rank} read {seen} after {clock} pushes"
+                behind.append(clock - min(seen.get(worker, 0) for worker in workers))
+    client.ask({server: Request(leave=True) for server in client.servers})
+    client.close()
+    return behind
+
+
+CASES = [
+    (staleness, servers, workers)
+    for staleness in (0, 1, 2, 4)
+    for servers, workers in (([0], [1, 2]), ([0], [0, 1, 2]), ([0, 1], [0, 1]))
+]
+
+
+def test_ten_thousand_schedules_on_loopback():
+    largest = dict.fromkeys((0, 1, 2, 4), 0)
+    for case, (staleness, servers, workers) in enumerate(CASES):
+        behind = random_schedules(range(case, SCHEDULES, len(CASES)), staleness, servers, workers)
+        assert len(behind) > 2 * SCHEDULES / len(CASES)
+        largest[staleness] = max(largest[staleness], *behind)
+    assert all(seen == staleness for staleness, seen in largest.items())  # the bound is made use of
+
+
+def test_schedules_on_loopback_find_out_a_gate_without_its_bound(monkeypatch):
+    monkeypatch.setattr(Gate, "open", lambda self, worker: True)
+    with pytest.raises(AssertionError):
+        random_schedules(range(300), *CASES[0])

@@ -35,7 +35,8 @@ Communicator::Communicator(std::shared_ptr<ShmTransport> node, std::shared_ptr<T
               p2p_.fail(error);
               return Engine::Progress::idle;
             }
-          }) {
+          },
+          world_->bell()) {
   // A peer may need its message taken before it comes to the operation that this rank waits in.
   const auto beside = [this] { p2p_.poll(); };
   node_->set_beside(beside);

@@ -4,8 +4,15 @@
 #include "core/error.h"
 
 namespace pycoll {
+namespace {
 
-Engine::Engine(Execute execute, Poll poll) : execute_(std::move(execute)), poll_(std::move(poll)) {}
+constexpr int kEager = 200;     // polls of operations under way, before the thread rests
+constexpr double kLook = 0.02;  // seconds that it rests at most: nobody rings when a peer dies, or a deadline passes
+
+}  // namespace
+
+Engine::Engine(Execute execute, Poll poll, Bell* bell)
+    : execute_(std::move(execute)), poll_(std::move(poll)), bell_(bell) {}
 
 Engine::~Engine() {
   stop(0);
@@ -35,7 +42,13 @@ void Engine::enqueue(Call call, std::shared_ptr<Work> work) {
     queued_.fetch_add(1);
     if (!thread_.joinable()) thread_ = std::thread([this] { loop(); });
   }
+  rouse();
+}
+
+// The thread, wherever it sleeps; it has seen or will see what was changed under the lock before.
+void Engine::rouse() {
   changed_.notify_all();
+  if (bell_) bell_->ring();
 }
 
 bool Engine::stop(double seconds) {
@@ -54,22 +67,16 @@ bool Engine::stop(double seconds) {
     queued_.fetch_sub(int(queue_.size()));
     queue_.clear();
   }
-  changed_.notify_all();
+  rouse();
   if (thread_.joinable()) thread_.join();
   return idle;
 }
 
 void Engine::loop() {
   work_beside();
-  int idle_polls = 0;
+  int polls = 0;  // in a row without a call
   std::unique_lock lock(mutex_);
   while (!stopping_) {
-    // Point-to-point operations under way are polled, eagerly at first, then more and more seldom, to 1 ms.
-    const bool resting = pending_ && queue_.empty() && ++idle_polls > 200;
-    if (resting) {
-      const auto rest = std::chrono::microseconds(std::min(1000, 5 * (idle_polls - 200)));
-      changed_.wait_for(lock, rest, [&] { return stopping_ || !queue_.empty(); });
-    }
     // Not counted as a waiter: blocking calls go by without waking a thread that has nothing to do.
     changed_.wait(lock, [&] { return stopping_ || !queue_.empty() || pending_; });
     constexpr double kForever = 3e8;
@@ -80,20 +87,30 @@ void Engine::loop() {
     if (!queue_.empty()) {
       item = std::move(queue_.front());
       queue_.pop_front();
-      idle_polls = 0;
+      polls = 0;
     }
     lock.unlock();
     if (item) execute_(item->call, item->work);
+    const bool listening = bell_ && polls >= kEager;  // what comes after this poll ends the rest
+    if (listening) bell_->listen();
     const bool pending = poll_() == Progress::pending;
     const bool ran = item.has_value();
     item.reset();  // gives arrays back: not under the lock
     lock.lock();
     pending_ = pending;
-    if (!pending) idle_polls = 0;
     busy_ = false;
     if (ran) queued_.fetch_sub(1);
     changed_.notify_all();
-    if (pending && queue_.empty()) {
+    const bool idle = pending && queue_.empty() && !stopping_;
+    polls = idle ? polls + 1 : 0;
+    if (listening) {
+      lock.unlock();
+      if (bell_->rest(idle ? kLook : 0)) polls = 0;
+      lock.lock();
+    } else if (idle && polls > kEager && !bell_) {  // polls more and more seldom
+      const auto rest = std::chrono::microseconds(std::min(1000, 5 * (polls - kEager)));
+      changed_.wait_for(lock, rest, [&] { return stopping_ || !queue_.empty(); });
+    } else if (idle) {
       lock.unlock();
       std::this_thread::yield();
       lock.lock();

@@ -14,6 +14,7 @@
 #include "comm/call.h"
 #include "core/fence.h"
 #include "core/work.h"
+#include "transport/bell.h"
 
 namespace pycoll {
 
@@ -24,7 +25,8 @@ class Engine {
   using Execute = std::function<void(Call&, std::shared_ptr<Work>)>;
   using Poll = std::function<Progress()>;
 
-  Engine(Execute execute, Poll poll);
+  // bell: rung when poll() may have something to do; null: nobody rings.
+  Engine(Execute execute, Poll poll, Bell* bell);
   ~Engine();
 
   // Runs `body` on this thread if nothing is under way or queued; false if it did not. Takes no lock.
@@ -59,9 +61,11 @@ class Engine {
   template <class Ready>
   bool wait(std::unique_lock<std::mutex>& lock, double seconds, Ready&& ready);
   void loop();
+  void rouse();
 
   Execute execute_;
   Poll poll_;
+  Bell* const bell_;
   std::mutex mutex_;  // of what follows up to stopping_
   std::condition_variable changed_;
   std::deque<Item> queue_;

@@ -35,7 +35,7 @@ T* carve(std::byte*& at, size_t count) {
 }  // namespace
 
 size_t Board::bytes(int size) {
-  return sizeof(shm::FailureRecord) + size_t(size) * (sizeof(shm::Status) + sizeof(shm::Doorbell));
+  return sizeof(shm::FailureRecord) + size_t(size) * (sizeof(shm::Status) + 2 * sizeof(shm::Doorbell));
 }
 
 Board::Board(std::byte* at, int index, std::vector<Member> members, int cores)
@@ -43,6 +43,7 @@ Board::Board(std::byte* at, int index, std::vector<Member> members, int cores)
   failure_ = carve<shm::FailureRecord>(at, 1);
   status_ = carve<shm::Status>(at, members_.size());
   doorbell_ = carve<shm::Doorbell>(at, members_.size());
+  resting_ = carve<shm::Doorbell>(at, members_.size());
   // A rank that has a core to itself may spin; one that shares it must let the others run.
   const bool crowded = size() > cores;
   spins_ = crowded ? 20 : 4000;
@@ -59,7 +60,7 @@ void Board::leave() {
   if (getpid() != pid_) return;  // a fork of the rank is not the rank
   if (status_[index_].left.exchange(1)) return;
   for (int i = 0; i < size(); ++i)
-    if (i != index_) ring(i);
+    if (i != index_) ring_with_message(i);
 }
 
 void Board::announce(const Failure& failure) {
@@ -72,7 +73,7 @@ void Board::announce(const Failure& failure) {
   put(failure_->text, failure.text);
   failure_->state.store(2, std::memory_order_release);
   for (int i = 0; i < size(); ++i)
-    if (i != index_) ring(i);
+    if (i != index_) ring_with_message(i);
 }
 
 std::optional<Failure> Board::failure() const {
@@ -88,21 +89,40 @@ std::string Board::doing(int index) const {
   return concat("rank ", rank, " last called ", describe(status.last.load()), " (operation ", started, ")");
 }
 
-void Board::wake(int index) {
-  doorbell_[index].rung.fetch_add(1, std::memory_order_release);
-  syscall(SYS_futex, &doorbell_[index].rung, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+void Board::wake(shm::Doorbell& bell) {
+  bell.rung.fetch_add(1, std::memory_order_release);
+  syscall(SYS_futex, &bell.rung, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
 }
 
-void Board::sleep(const std::function<bool()>& ready, double seconds) {
+void Board::sleep(shm::Doorbell& mine, uint32_t rung, double seconds) {
+  const timespec limit{time_t(seconds), long((seconds - double(time_t(seconds))) * 1e9)};
+  syscall(SYS_futex, &mine.rung, FUTEX_WAIT, rung, &limit, nullptr, 0);
+}
+
+void Board::doze(const std::function<bool()>& ready, double seconds) {
   shm::Doorbell& mine = doorbell_[index_];
   mine.sleeping.store(1, std::memory_order_relaxed);
   const uint32_t rung = mine.rung.load(std::memory_order_acquire);
   heavy_fence();
-  if (!ready()) {
-    const timespec limit{time_t(seconds), long((seconds - double(time_t(seconds))) * 1e9)};
-    syscall(SYS_futex, &mine.rung, FUTEX_WAIT, rung, &limit, nullptr, 0);
-  }
+  if (!ready()) sleep(mine, rung, seconds);
   mine.sleeping.store(0, std::memory_order_relaxed);
+}
+
+void Board::listen() {
+  resting_[index_].sleeping.store(1, std::memory_order_relaxed);
+  heard_ = resting_[index_].rung.load(std::memory_order_acquire);
+  heavy_fence();
+}
+
+bool Board::rest(double seconds) {
+  shm::Doorbell& mine = resting_[index_];
+  if (seconds > 0) sleep(mine, heard_, seconds);
+  mine.sleeping.store(0, std::memory_order_relaxed);
+  return mine.rung.load(std::memory_order_acquire) != heard_;
+}
+
+void Board::ring() {
+  if (resting_[index_].sleeping.load(std::memory_order_relaxed)) wake(resting_[index_]);
 }
 
 void Board::wait_long(const std::function<bool()>& ready, const std::function<std::vector<int>()>& missing,
@@ -112,7 +132,7 @@ void Board::wait_long(const std::function<bool()>& ready, const std::function<st
     sched_yield();
   }
   while (!ready()) {
-    sleep(ready, std::min(kLook, deadline.left()));
+    doze(ready, std::min(kLook, deadline.left()));
     if (ready()) return;
     check(ready, missing());
     poll_interrupt();

@@ -16,6 +16,7 @@
 #include "core/fence.h"
 #include "core/poll.h"
 #include "core/signature.h"
+#include "transport/bell.h"
 #include "transport/process.h"
 
 namespace pycoll {
@@ -68,12 +69,14 @@ struct alignas(kLine) FailureRecord {
 
 }  // namespace shm
 
-class Board {
+// Of its bells, the first is for whoever waits for one thing; the second, a Bell, for the thread that rests while
+// messages are under way.
+class Board final : public Bell {
  public:
   static size_t bytes(int size);
   // `at` is zeroed, cache-line aligned, and shared by all members; `index` is this rank's place among them.
   Board(std::byte* at, int index, std::vector<Member> members, int cores);
-  ~Board();
+  ~Board() override;
 
   int index() const { return index_; }
   int size() const { return int(members_.size()); }
@@ -111,15 +114,24 @@ class Board {
   // Wakes member `index` if it sleeps. To be called after what it waits for was stored.
   void ring(int index) {
     light_fence(all_reached_);
-    if (doorbell_[index].sleeping.load(std::memory_order_relaxed)) wake(index);
+    if (doorbell_[index].sleeping.load(std::memory_order_relaxed)) wake(doorbell_[index]);
+  }
+  // The same where it is a message, which its resting thread may wait for as well.
+  void ring_with_message(int index) {
+    ring(index);
+    if (resting_[index].sleeping.load(std::memory_order_relaxed)) wake(resting_[index]);
   }
 
   // The same for all the others, with one fence.
   void ring_all() {
     light_fence(all_reached_);
     for (int i = 0; i < size(); ++i)
-      if (i != index_ && doorbell_[i].sleeping.load(std::memory_order_relaxed)) wake(i);
+      if (i != index_ && doorbell_[i].sleeping.load(std::memory_order_relaxed)) wake(doorbell_[i]);
   }
+
+  void listen() override;
+  bool rest(double seconds) override;
+  void ring() override;
 
   // Waits until ready() is true. `missing` gives the members that are waited for (called only when the wait is long).
   // Raises the communicator's failure, PeerFailed, Timeout or Interrupted.
@@ -145,10 +157,11 @@ class Board {
     __builtin_ia32_pause();
 #endif
   }
-  void wake(int index);
+  static void wake(shm::Doorbell& bell);
+  static void sleep(shm::Doorbell& mine, uint32_t rung, double seconds);
   void wait_long(const std::function<bool()>& ready, const std::function<std::vector<int>()>& missing,
                  Deadline deadline);
-  void sleep(const std::function<bool()>& ready, double seconds);
+  void doze(const std::function<bool()>& ready, double seconds);
   bool holds_up(int index, const std::vector<int>& missing) const;
   Failure death_of(int index, const char* how) const;
 
@@ -163,7 +176,8 @@ class Board {
   Signature current_;
   shm::FailureRecord* failure_;
   shm::Status* status_;
-  shm::Doorbell* doorbell_;
+  shm::Doorbell *doorbell_, *resting_;
+  uint32_t heard_ = 0;  // rings of its resting thread when it began to listen
   std::vector<Process> processes_;
 };
 

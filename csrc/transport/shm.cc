@@ -202,6 +202,14 @@ Transport::Ticket ShmTransport::post_recv(int peer, Bytes bytes, Lane lane) {
   return post(queues_[size_t(peer * 4 + int(lane) * 2)], bytes.data(), bytes.size());
 }
 
+void ShmTransport::ring(const Queue& queue) {
+  if (queue.lane == Lane::p2p) {
+    board_.ring_with_message(queue.peer);
+  } else {
+    board_.ring(queue.peer);
+  }
+}
+
 // Fills free slots with the first message of the queue; true if it is all sent.
 bool ShmTransport::push(Queue& queue) {
   Transfer& transfer = transfers_[queue.tickets.front()];
@@ -217,7 +225,7 @@ bool ShmTransport::push(Queue& queue) {
     transfer.complete = transfer.done == transfer.bytes;
     moved = true;
   }
-  if (moved) board_.ring(queue.peer);
+  if (moved) ring(queue);
   return transfer.complete;
 }
 
@@ -237,7 +245,7 @@ bool ShmTransport::pull(Queue& queue) {
     transfer.complete = transfer.done == transfer.bytes;
     moved = true;
   }
-  if (moved) board_.ring(queue.peer);
+  if (moved) ring(queue);
   return transfer.complete;
 }
 

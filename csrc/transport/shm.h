@@ -76,6 +76,7 @@ class ShmTransport final : public Transport, public SharedMemory {
   void wait_until(const std::function<bool()>& ready, int peer, Deadline deadline) override;
   void check(int peer, const std::function<bool()>& ready) override { board_.check(ready, {peer}); }
   void abandon() override;
+  Bell* bell() override { return &board_; }
   void announce(const Failure& failure) override { board_.announce(failure); }
 
   SharedMemory* shared() override { return this; }
@@ -125,6 +126,7 @@ class ShmTransport final : public Transport, public SharedMemory {
   bool try_read(int peer, Bytes to, uint64_t from) const;
   Ticket post(Queue& queue, std::byte* data, size_t bytes);
   void progress();
+  void ring(const Queue& queue);
   bool push(Queue& queue);
   bool pull(Queue& queue);
   shm::Channel& channel(int from, int to, Lane lane);

@@ -14,6 +14,7 @@
 
 namespace pycoll {
 
+class Bell;
 class SharedMemory;
 
 // Collective steps and the users' own send/recv travel apart: a send that waits for its receive cannot hold up an
@@ -57,6 +58,9 @@ class Transport {
   virtual void check(int peer, const std::function<bool()>& ready) { (void)peer, (void)ready; }
   // Abandons every ticket: nothing that was posted touches memory afterwards. The transport is not used again.
   virtual void abandon() = 0;
+
+  // Rung when a message of lane p2p may have moved on, or null where nobody rings: then it is to be tested for.
+  virtual Bell* bell() { return nullptr; }
 
   // Tells the peers of a failure; their waits raise it.
   virtual void announce(const Failure& failure) { (void)failure; }
