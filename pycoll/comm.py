@@ -43,6 +43,8 @@ class Communicator(_core.Communicator):
         self._hosts, self._node_of = group.hosts, group.node_of
         self._mpi_module, self._mpi_handle, self._owns_mpi_handle = mpi, mpi_handle, False
         self._heap = SymmetricHeap(self)
+        self._derived: weakref.WeakSet[Communicator] = weakref.WeakSet()  # split from it, and from these in turn
+        self._within = (self._derived,)  # of it and all that it was split from
         _live.add(self)
         found = self._settle()
         if self.node_size > 1 and self.node_rank == 0:
@@ -93,6 +95,9 @@ class Communicator(_core.Communicator):
             return None
         part = Communicator(make_group(exchange, self._settings, self._mpi_module, handle), self._mpi_module, handle)
         part._owns_mpi_handle = handle != 0
+        part._within = (*self._within, part._derived)
+        for derived in self._within:
+            derived.add(part)
         return part
 
     def dup(self) -> Communicator:
@@ -142,7 +147,9 @@ class Communicator(_core.Communicator):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            self._abort(f"ended with {kind.__name__}: {error}"[:400])
+            # A rank that has failed comes to none of these, and who waits for it there must not wait for long.
+            for comm in (self, *self._derived):
+                comm._abort(f"ended with {kind.__name__}: {error}"[:400])
         self.close()
 
     def __repr__(self) -> str:

@@ -47,7 +47,8 @@ def run(size: int, function: Callable[[Communicator], T], timeout: float | None 
         What each call returned, in rank order.
 
     Raises:
-        Whatever a rank's call raised first; the other ranks' operations then raise PeerFailed.
+        Whatever a rank's call raised first; the other ranks' operations then raise PeerFailed, on communicators split
+        from theirs too.
     """
     check_whole("loopback", "size", size, 1)
     settings = Settings.from_environment(timeout, "shm")

@@ -1,6 +1,7 @@
 """pycoll.loopback: ranks that are threads of this process."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -35,6 +36,21 @@ def test_the_first_error_is_raised():
 
     with pytest.raises(ValueError, match="what rank 1 said"):
         loopback.run(3, fail, timeout=30)
+
+
+def test_what_was_split_from_a_communicator_fails_with_it():
+    """Systems talk on duplicates; none of their ranks waits there, until its deadline, for one that has failed."""
+
+    def fail(comm):
+        kept = comm.dup().split(0)
+        if comm.rank == 1:
+            raise ValueError("what rank 1 said")
+        kept.barrier()
+
+    begin = time.monotonic()
+    with pytest.raises(ValueError, match="what rank 1 said"):
+        loopback.run(3, fail, timeout=30)
+    assert time.monotonic() - begin < 10
 
 
 def test_a_rank_that_returns_early_leaves():
