@@ -26,8 +26,8 @@ class Piece:
     compressed: bool
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """This piece of a parameter, or of what has its shape; a view."""
-        return as_rows(tensor)[self.begin : self.end]
+        """This piece of a parameter, or of what has its shape; a view. A scalar stays one."""
+        return tensor[self.begin : self.end] if tensor.dim() else tensor
 
 
 @dataclass(frozen=True)

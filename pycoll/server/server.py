@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -91,7 +92,9 @@ class Server:
         came = threading.Event()
 
         def answer(reply: Reply) -> None:
-            reply.entries = [entry.copy() for entry in reply.entries]  # of parameters that the next update changes
+            # Of parameters and states that the next update changes.
+            reply.entries = [entry.copy() for entry in reply.entries]
+            reply.state = copy.deepcopy(reply.state)
             replies.append(reply)
             came.set()
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..codec import Codec, decode, encode
-from .pieces import Entry, Loaded, Piece
+from .pieces import Entry, Loaded, Piece, as_rows
 from .state import cut_state, options_of
 
 
@@ -154,8 +154,9 @@ class Shard:
             held.update({i: self._rows(i, None).copy() for i in held})
 
     def _rows(self, index: int, rows: np.ndarray | None) -> np.ndarray:
-        value = self.values[index].numpy().reshape(self.values[index].shape[0], -1)
-        return value if rows is None else value[rows]
+        value = as_rows(self.values[index])
+        numbers = value.numpy().reshape(value.shape[0], -1)
+        return numbers if rows is None else numbers[rows]
 
 
 def add_difference(held: np.ndarray, rows: np.ndarray | None, wire: np.ndarray) -> None:

@@ -17,10 +17,13 @@ def options_of(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def cut_state(state: dict[str, Any], piece: Piece, parameter: torch.Tensor) -> dict[str, Any]:
-    """The state of a piece: rows of what has the parameter's shape, in float32 at least; all else as it is."""
+    """The state of a piece: rows of what has the parameter's shape, in float32 at least; all else as it is.
+
+    Of a scalar, a number for each of its elements and one for the whole tensor (`step`) are cut alike: to themselves.
+    """
 
     def part(value: Any) -> Any:
-        if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.dim():
+        if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
             half = value.is_floating_point() and value.element_size() < 4  # torch loads state in the parameter's type
             return piece.of(value).to(torch.float32 if half else value.dtype, copy=True)
         return copy.deepcopy(value)

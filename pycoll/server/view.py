@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from ..codec import Codec
-from .pieces import Piece, Reply, flat
+from .pieces import Piece, Reply, as_rows, flat
 from .shard import add_difference
 
 
@@ -55,4 +55,5 @@ class View:
                         target.copy_(numbers.view(target.shape))
                     else:
                         rows = torch.from_numpy(entry.rows)
-                        target[rows] = numbers.view(len(entry.rows), *target.shape[1:]).to(target.dtype)
+                        table = as_rows(target)
+                        table[rows] = numbers.view(len(entry.rows), *table.shape[1:]).to(table.dtype)
