@@ -173,6 +173,8 @@ void Communicator::execute(Call& call, bool repeats) {
   if (failure_) failure_->raise();
   const Deadline deadline = Deadline::after(call.timeout > 0 ? call.timeout : options_.timeout);
   try {
+    // Of a rank that comes late: what the others have raised meanwhile.
+    if (node_->board().failed()) node_->board().failure()->raise();
     if (point_to_point(call.kind)) {
       node_->board().called(signature_of(call));
       p2p_.start(call, deadline, nullptr);

@@ -77,7 +77,7 @@ void Board::announce(const Failure& failure) {
 }
 
 std::optional<Failure> Board::failure() const {
-  if (failure_->state.load(std::memory_order_acquire) != 2) return {};
+  if (!failed()) return {};
   return Failure{Failure::Kind(failure_->kind), failure_->rank, failure_->host, failure_->operation, failure_->text};
 }
 

@@ -104,6 +104,7 @@ class Board final : public Bell {
   // The first failure of the communicator; later ones are dropped.
   void announce(const Failure& failure);
   std::optional<Failure> failure() const;
+  bool failed() const { return failure_->state.load(std::memory_order_acquire) == 2; }
 
   std::string doing(int index) const;  // "rank 2 last called allreduce f32[8] sum (operation 3)"
 
