@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -103,7 +104,8 @@ class Batches:
 
     All ranks take equally many steps, and each has a sample in every one, so that none waits for a rank that has
     stopped. Each pass goes on to the next epoch. The order of the samples depends on seed and epoch alone, not on the
-    number of ranks: a checkpoint goes on with the next sample on any number of ranks.
+    number of ranks: a checkpoint goes on with the next sample on any number of ranks. Where fewer samples than ranks
+    are left of its epoch, "keep" takes the missing ones from the epoch's begin.
 
     Args:
         count: samples in the data set.
@@ -138,56 +140,72 @@ class Batches:
             raise InvalidArgument(f'Batches: last is {last!r}, wanted "keep", "drop" or "wrap"')
         self._count, self._batch, self._shuffle, self._seed, self._last = count, batch, shuffle, seed, last
         self._weights = _fractions("Batches", self._size, weights)
-        self.epoch = 0
-        self._done = 0  # samples of this epoch that were handed out
+        self._begin(0, 0)
 
     def __len__(self) -> int:
         """Steps in a whole epoch."""
-        return len(self._ends(0))
+        return len(self._ends_after(0))
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self._order()
-        for end in self._ends(self._done):
-            begin, self._done = self._done, end
-            # What stands behind the end wraps to the begin.
-            yield [int(order[i % self._count]) for i in self._share(begin, end)]
-        self.epoch, self._done = self.epoch + 1, 0
+        self._begin(*self._place(self._taken))
+        return self._batches()
 
     def set_epoch(self, epoch: int) -> None:
         """Starts epoch `epoch` from its begin."""
-        self.epoch, self._done = epoch, 0
+        self._begin(epoch, 0)
 
     def state_dict(self, steps: int | None = None) -> dict[str, int]:
-        """Where this is. steps: how many of the epoch's batches are done, where a DataLoader's workers have taken more
-        of them already; by default as many as were taken."""
-        ends = self._ends(0)
-        if steps is not None and not 0 <= steps <= len(ends):
-            raise InvalidArgument(f"Batches: steps is {steps}, wanted 0 to the epoch's {len(ends)}")
-        done = self._done if steps is None else [0, *ends][steps]
-        return {"epoch": self.epoch, "done": done, "count": self._count, "seed": self._seed}
+        """Where this is. steps: how many batches of the pass begun last are done, where a DataLoader's workers have
+        taken more of them already, maybe all; by default as many as were taken. After the last one, the state is the
+        next epoch's begin."""
+        if steps is not None:
+            check_whole("Batches", "steps", steps, 0, len(self._ends) - 1)
+        epoch, done = self._place(self._taken if steps is None else steps)
+        return {"epoch": epoch, "done": done, "count": self._count, "seed": self._seed}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes on where `state` was taken, also with other ranks, weights or batches."""
         for what, mine in (("count", self._count), ("seed", self._seed)):
             if state[what] != mine:
                 raise InvalidArgument(f"Batches: the checkpoint's {what} is {state[what]}, this one's {mine}")
-        self.epoch, self._done = state["epoch"], state["done"]
+        self._begin(state["epoch"], state["done"])
+
+    def _begin(self, epoch: int, done: int) -> None:
+        """A pass through what is left of `epoch` after `done` samples; where that is no batch, through the next."""
+        ends = self._ends_after(done)
+        if not ends:
+            epoch, done, ends = epoch + 1, 0, self._ends_after(0)
+        self.epoch = self._pass_epoch = epoch  # of the next batch; of the pass, also when its last batch was taken
+        self._ends = [done, *ends]  # where the pass begins, and each of its batches ends
+        self._taken = 0  # of its batches
+
+    def _place(self, steps: int) -> tuple[int, int]:
+        """Epoch, and samples of it that are done, after `steps` batches of the pass."""
+        return (self._pass_epoch, self._ends[steps]) if steps < len(self._ends) - 1 else (self._pass_epoch + 1, 0)
+
+    def _batches(self) -> Iterator[list[int]]:
+        order = self._order()
+        for begin, end in itertools.pairwise(self._ends):
+            self._taken += 1
+            # What stands behind the end wraps to the begin.
+            yield [int(order[i % self._count]) for i in self._share(begin, end)]
+        self.epoch = self._pass_epoch + 1
 
     def _order(self) -> Any:
         if not self._shuffle:
             return np.arange(self._count)
-        return np.random.default_rng([self._seed, self.epoch]).permutation(self._count)
+        return np.random.default_rng([self._seed, self._pass_epoch]).permutation(self._count)
 
-    def _ends(self, done: int) -> list[int]:
+    def _ends_after(self, done: int) -> list[int]:
         """Where each batch ends that begins at `done` or after."""
-        left = self._count - done
+        left = max(self._count - done, 0)
         whole, rest = divmod(left, self._batch)
         ends = [done + (i + 1) * self._batch for i in range(whole)]
         if rest and self._last == "wrap":
             ends.append(ends[-1] + self._batch if ends else done + self._batch)
         elif rest and self._last == "keep":
             if rest >= self._size or not ends:
-                ends.append(self._count)
+                ends.append(max(self._count, done + self._size))
             else:
                 ends[-1] = self._count
         return ends

@@ -93,6 +93,46 @@ def test_a_checkpoint_goes_on_with_other_ranks():
     assert {state["epoch"] for _, state, _ in after} == {1}
 
 
+def resumed(state, ranks, **options):
+    """What is left of the state's epoch, by rank."""
+
+    def rest(comm):
+        batches = data.Batches(comm=comm, shuffle=False, **options)
+        batches.load_state_dict(state)
+        return list(batches), batches.epoch
+
+    return loopback.run(ranks, rest, timeout=60)
+
+
+def test_a_state_names_the_pass_that_is_consumed():
+    comm = pycoll.init()
+    ahead = data.Batches(40, 10, comm, shuffle=False)
+    list(ahead)  # as a loader's workers do, while nothing was consumed
+    states = [ahead.state_dict(steps) for steps in range(5)]
+    assert [(s["epoch"], s["done"]) for s in states] == [(0, 0), (0, 10), (0, 20), (0, 30), (1, 0)]
+    # With other batches, a pass begins within the epoch, and steps are its own.
+    other = data.Batches(40, 8, comm, shuffle=False)
+    other.load_state_dict(states[1])
+    assert next(iter(other)) == list(range(10, 18))
+    assert other.state_dict() == other.state_dict(1) == {**states[1], "done": 18}
+    assert (other.state_dict(4)["epoch"], other.state_dict(4)["done"]) == (1, 0)
+
+
+@pytest.mark.parametrize("last", ["keep", "drop", "wrap"])
+def test_a_state_after_the_last_step_begins_the_next_epoch(last):
+    batches = data.Batches(10, 4, pycoll.init(), shuffle=False, last=last)
+    states = [batches.state_dict() for _ in batches]
+    assert (states[-1]["epoch"], states[-1]["done"]) == (1, 0)
+    ((rest, epoch),) = resumed(states[-1], 1, count=10, batch=4, last=last)
+    assert len(rest) == len(batches) and epoch == 2
+
+
+def test_more_ranks_than_samples_are_left():
+    state = {"epoch": 0, "done": 8, "count": 9, "seed": 0}
+    ranks = resumed(state, 4, count=9, batch=8)
+    assert [rest for rest, _ in ranks] == [[[8]], [[0]], [[1]], [[2]]]
+
+
 def test_mean_over_uneven_shares():
     losses = np.random.default_rng(1).random(19)
 
@@ -116,6 +156,12 @@ def test_loader_of_torch():
     def take(comm):
         loader = torch.utils.data.DataLoader(dataset, batch_sampler=data.Batches(20, 6, comm, shuffle=False))
         return [x.tolist() for (x,) in loader]
+
+    workers = data.Batches(20, 6, pycoll.init())  # which take all batches ahead
+    states = []
+    for step, _ in enumerate(torch.utils.data.DataLoader(dataset, batch_sampler=workers, num_workers=1), 1):
+        states.append(workers.state_dict(step))
+    assert [(state["epoch"], state["done"]) for state in states] == [(0, 6), (0, 12), (0, 18), (1, 0)]
 
     first, second = loopback.run(2, take, timeout=60)
     assert first[0] == [0, 1, 2] and second[0] == [3, 4, 5] and first[-1] + second[-1] == [18, 19]
