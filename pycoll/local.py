@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .agree import by_value, check_agreement
 from .arguments import check_whole
 from .buckets import Named
 from .codec import Codec
-from .errors import InvalidArgument
+from .errors import InvalidArgument, MismatchError
 from .feedback import Feedback
 from .powersgd import PowerSGD
 from .replica import Flat, ReplicaOptimizer
@@ -83,14 +84,20 @@ class DiLoCo(ReplicaOptimizer):
             raise InvalidArgument(f"{who}: codec is {codec!r}, wanted one of pycoll.codec but PowerSGD")
         facts: dict[str, object] = {"every": every, "codec": codec, "feedback": feedback, "fragments": fragments}
         facts |= {"delay": delay, "alpha": float(alpha)}
-        super().__init__(optimizer, named_parameters, comm, [(what, str(fact)) for what, fact in facts.items()])
+        super().__init__(optimizer, named_parameters, comm, [(what, str(fact)) for what, fact in facts.items()], codec)
         self._every, self._delay, self._alpha, self._steps = every, delay, float(alpha), 0
         parts = _deal(self._trained, fragments)
         self._fragments = [_Fragment(self._comm, part, outer or _nesterov, codec, feedback) for part in parts]
+        try:
+            check_agreement(self._comm, who, [fact for fragment in self._fragments for fact in fragment.facts()])
+        except MismatchError:
+            self._comm.close()
+            raise
 
     def _meet(self) -> None:
         self._steps += 1
         for i, fragment in enumerate(self._fragments):
+            fragment.differs = True
             begin = self._every * (i + 1) // len(self._fragments)
             if self._steps >= begin and (self._steps - begin) % self._every == 0:
                 fragment.launch()
@@ -98,15 +105,23 @@ class DiLoCo(ReplicaOptimizer):
                 fragment.merge(self._alpha)
 
     def synchronize(self) -> None:
-        """Agrees on all parameters now, and waits: afterwards all ranks have the same. Collective; call it before the
-        model is evaluated or saved as that of all ranks."""
+        """Agrees on all parameters now, and waits: afterwards all ranks have the same, and a round begins. Collective.
+
+        Where ranks have taken steps since they agreed last, this is a round cut short, an outer step as others are:
+        training goes on otherwise than without it. Where they have not (after each `every` steps, without fragments,
+        delay and alpha, or after another synchronize()), ranks have the same already, and nothing changes: evaluate
+        there.
+        """
         for fragment in self._fragments:
             if fragment.under_way:
                 fragment.merge(self._alpha)
-        for fragment in self._fragments:
+        behind = [fragment for fragment in self._fragments if fragment.differs]
+        for fragment in behind:
             fragment.launch()
-        for fragment in self._fragments:
+        for fragment in behind:
             fragment.merge(0.0)
+        for fragment in self._fragments:
+            fragment.show()
         self._steps = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -121,8 +136,9 @@ class DiLoCo(ReplicaOptimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes what state_dict() gave. Parameters are loaded by you. Of another rank, or another number of ranks, it
-        takes everything but what error feedback holds. Raises InvalidArgument for other fragments."""
-        own = state_dict["pycoll"]
+        takes everything but what error feedback holds. Raises InvalidArgument for other fragments, and for a plain
+        optimizer's."""
+        own = self._own(state_dict, "fragments")
         counts = [saved["shared"].numel() for saved in own["fragments"]]
         wanted = [fragment.shared.numel() for fragment in self._fragments]
         if counts != wanted:
@@ -183,8 +199,6 @@ class _Fragment:
     ) -> None:
         self._comm, self._codec = comm, codec
         self._flat = Flat(parameters)
-        if codec is not None and self._flat.dtype != torch.float32:
-            raise InvalidArgument("codecs encode float32; a parameter is float64")
         self.shared = torch.nn.Parameter(self._flat.read())
         self._outer = outer([self.shared])
         self._residual = torch.zeros(self._flat.count) if codec is not None and feedback else None
@@ -192,6 +206,17 @@ class _Fragment:
         self._mean: torch.Tensor | None = None  # of pseudo-gradients, once the work is done
         self._work: Any = None
         self._rounds = 0
+        self.differs = False  # there may be something in this rank's parameters that is not in the common ones
+
+    def facts(self) -> list[tuple[str, str]]:
+        """For check_agreement: the outer optimizer."""
+        options = [
+            (f"{option} of the outer optimizer", by_value(value))
+            for group in self._outer.param_groups
+            for option, value in group.items()
+            if option != "params"
+        ]
+        return [("the outer optimizer", type(self._outer).__name__), *options]
 
     @property
     def under_way(self) -> bool:
@@ -218,13 +243,24 @@ class _Fragment:
         self.shared.grad, self._mean = self._mean, None
         self._outer.step()
         self.shared.grad = None
+        self.differs = alpha > 0
         self._flat.write(self.shared.lerp(self._flat.read(), alpha) if alpha else self.shared)
+
+    @torch.no_grad()
+    def show(self) -> None:
+        """Takes the common parameters as they are."""
+        self._flat.write(self.shared)
 
     def state_dict(self) -> dict[str, Any]:
         self._wait()
         kept = {"shared": self.shared.detach(), "mean": self._mean, "residual": self._residual}
         copies = {what: None if tensor is None else tensor.clone() for what, tensor in kept.items()}
-        return {**copies, "outer": self._outer.state_dict(), "rounds": self._rounds}
+        return {
+            **copies,
+            "outer": self._outer.state_dict(),
+            "rounds": self._rounds,
+            "differs": self.differs,
+        }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any], same: bool) -> None:
@@ -232,7 +268,7 @@ class _Fragment:
         self.shared.copy_(state["shared"])
         self._mean = None if state["mean"] is None else state["mean"].clone()
         self._outer.load_state_dict(state["outer"])
-        self._rounds = state["rounds"]
+        self._rounds, self.differs = state["rounds"], state["differs"]
         if self._residual is not None:
             if same and state["residual"] is not None:
                 self._residual.copy_(state["residual"])

@@ -11,10 +11,11 @@ import pycoll
 from pycoll.agree import check_agreement
 from pycoll.buckets import Named
 from pycoll.parameters import check_named, check_parameters, describe
-from pycoll.replicate import broadcast_state_dict, broadcast_tensors
+from pycoll.replicate import broadcast_state_dict, broadcast_tensors, group_facts
 from pycoll.wrapped import WrappedOptimizer
 
 if TYPE_CHECKING:
+    from pycoll.codec import Codec
     from pycoll.comm import Communicator
 
 
@@ -42,7 +43,8 @@ class ReplicaOptimizer(WrappedOptimizer):
     """Wraps an optimizer of each rank's own model. Construction is collective: ranks compare their models, and take
     parameters and optimizer state of rank 0.
 
-    facts: what must be alike on all ranks besides the models; pairs of what it is and what is so.
+    facts: what must be alike on all ranks besides the models; pairs of what it is and what is so. codec: of what
+    travels, for which no trained parameter may be float64.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class ReplicaOptimizer(WrappedOptimizer):
         named_parameters: Iterable[Named] | None,
         comm: Communicator | None,
         facts: Sequence[tuple[str, str]],
+        codec: Codec | None,
     ) -> None:
         # Optimizer.__init__ is not called: groups, state and hooks live in the wrapped optimizer alone.
         who = type(self).__name__
@@ -59,9 +62,9 @@ class ReplicaOptimizer(WrappedOptimizer):
         if isinstance(optimizer, WrappedOptimizer):
             raise pycoll.InvalidArgument(f"optimizer is a {type(optimizer).__name__}, which {who} cannot wrap")
         self.optimizer = optimizer
-        names = {id(parameter): name for name, parameter in check_named(named_parameters)}
+        given = {id(parameter): name for name, parameter in check_named(named_parameters)}
         named = [
-            (names.get(id(parameter), f"group{g}.{i}"), parameter)
+            (given.get(id(parameter), f"group{g}.{i}"), parameter)
             for g, group in enumerate(optimizer.param_groups)
             for i, parameter in enumerate(group["params"])
         ]
@@ -69,11 +72,18 @@ class ReplicaOptimizer(WrappedOptimizer):
         for name, parameter in named:
             if parameter.is_complex():
                 raise pycoll.InvalidArgument(f"parameter '{name}' is {parameter.dtype}; wanted real numbers")
+        parent = pycoll.init() if comm is None else comm
+        for name, parameter in named:
+            if codec is not None and parameter.requires_grad and parameter.dtype == torch.float64:
+                raise pycoll.InvalidArgument(
+                    f"{who}: on rank {parent.rank} parameter '{name}' is float64; {codec!r} wants float32 or shorter"
+                )
         self._trained = [parameter for _, parameter in named if parameter.requires_grad]
-        self._comm: Communicator = (pycoll.init() if comm is None else comm).dup()
+        self._comm: Communicator = parent.dup()
         models = [(f"parameter {i}", f"'{name}' {describe(parameter)}") for i, (name, parameter) in enumerate(named)]
+        groups = group_facts(optimizer, {id(parameter): name for name, parameter in named})
         try:
-            check_agreement(self._comm, who, [*facts, ("the optimizer", type(optimizer).__name__), *models])
+            check_agreement(self._comm, who, [*facts, ("the optimizer", type(optimizer).__name__), *models, *groups])
         except pycoll.Error:
             self._comm.close()
             raise
@@ -109,6 +119,16 @@ class ReplicaOptimizer(WrappedOptimizer):
     def _meet(self) -> None:
         """What ranks do together after a step."""
         raise NotImplementedError
+
+    def _own(self, state_dict: dict[str, Any], part: str) -> dict[str, Any]:
+        """What state_dict() saved besides the wrapped optimizer's. Raises InvalidArgument where that is not there."""
+        own = state_dict.get("pycoll")
+        if own is None or part not in own:
+            came = "one without 'pycoll' in it" if own is None else f"one whose 'pycoll' has {', '.join(own)}"
+            raise pycoll.InvalidArgument(
+                f"load_state_dict: rank {self._comm.rank} wanted a state of a {type(self).__name__}, got {came}"
+            )
+        return own
 
     def stats(self) -> dict[str, Any]:
         """What the parameters' communicator has done on this rank, bytes on the wire among them: see ``comm.stats``."""

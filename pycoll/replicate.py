@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,20 @@ def broadcast_tensors(comm: Communicator, tensors: Iterable[torch.Tensor], root:
             staged = data.contiguous()
             comm.broadcast(staged, root)
             data.copy_(staged)
+
+
+def group_facts(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> list[tuple[str, str]]:
+    """For check_agreement: what broadcast_state_dict() needs alike besides the parameters.
+
+    names: of each parameter, by its id.
+    """
+    groups = optimizer.param_groups
+    places = [
+        (f"parameter '{names[id(parameter)]}' of the optimizer", f"number {i} of group {g}")
+        for g, group in enumerate(groups)
+        for i, parameter in enumerate(group["params"])
+    ]
+    return [("the number of parameter groups", str(len(groups))), *places]
 
 
 def broadcast_state_dict(comm: Communicator, optimizer: torch.optim.Optimizer, root: int) -> None:

@@ -98,6 +98,28 @@ def test_local_sgd_of_every_step_is_allreduce():
     assert max(loopback.run(3, run, timeout=30)) < 1e-5
 
 
+@pytest.mark.parametrize("how", [{}, {"delay": 2}, {"delay": 2, "alpha": 0}, {"fragments": 3}, {"alpha": 0.3}], ids=str)
+def test_synchronizing_where_nothing_was_trained_changes_nothing(how):
+    """Before a step, after a round, and again: no outer step, which momentum would make one."""
+
+    def run(comm, look):
+        model = model_of(comm.rank)
+        optimizer = pycoll.DiLoCo(torch.optim.SGD(model, lr=0.1), comm=comm, every=4, **how)
+        whole = not how  # of the others no round leaves all ranks with the same
+        for begin, end in ((0, 4), (4, 8), (8, 10)):
+            for _ in range(look):
+                if whole or begin == 0:
+                    optimizer.synchronize()
+            walk(comm.rank, model, optimizer, range(begin, end))
+        for _ in range(1 + look):
+            optimizer.synchronize()
+        return [p.detach().clone() for p in model]
+
+    results = [loopback.run(2, partial(run, look=look), timeout=30) for look in (0, 2)]
+    for model in (model for result in results for model in result):
+        assert all(torch.equal(a, b) for a, b in zip(model, results[0][0], strict=True))
+
+
 def test_ranks_go_on_while_a_fragment_travels():
     """Rank 1 starts its part of the allreduce only when rank 0 has taken two more steps."""
     ahead = threading.Event()
@@ -223,7 +245,7 @@ def wrap(comm, **how):
         ("is a DiLoCo, which DiLoCo cannot wrap", lambda comm: pycoll.DiLoCo(wrap(comm), comm=comm)),
         ("close() it and build another", lambda comm: wrap(comm).add_param_group({"params": []})),
         (
-            "codecs encode float32; a parameter is float64",
+            "DiLoCo: on rank 0 parameter 'group0.0' is float64; Int8",
             lambda comm: pycoll.DiLoCo(
                 torch.optim.SGD([torch.nn.Parameter(torch.ones(3, dtype=torch.float64))]),
                 comm=comm,
@@ -243,10 +265,62 @@ def test_bad_arguments(words, call):
 
 
 def test_ranks_that_disagree():
+    """All say the same: of arguments, of the outer optimizer, of what wraps, and of who is in which group."""
+
+    def sgd(parameters):
+        return torch.optim.SGD(parameters, lr=0.1)
+
+    def grouped(comm, apart):
+        model = model_of(0)
+        groups = [{"params": model[:2]}, {"params": model[2:]}] if apart else [{"params": model}]
+        pycoll.DiLoCo(sgd(groups), [(str(i), p) for i, p in enumerate(model)], comm)
+
+    def swapped(comm, odd):
+        model = model_of(0)
+        order = [model[:1], model[1:]] if odd else [model[:2], model[2:]]
+        named = [(str(i), p) for i, p in enumerate(model)]
+        pycoll.DiLoCo(sgd([{"params": group} for group in order]), named, comm)
+
+    cases = (
+        (lambda comm, odd: wrap(comm, every=10 + odd), "DiLoCo: every is 11 on rank 2, but 10 on rank 0"),
+        (
+            lambda comm, odd: wrap(comm, outer=lambda p: torch.optim.SGD(p, lr=0.5 + odd / 4)),
+            "DiLoCo: lr of the outer optimizer is 0.75 on rank 2, but 0.5 on rank 0",
+        ),
+        (
+            lambda comm, odd: wrap(comm, outer=torch.optim.Adam if odd else sgd),
+            "DiLoCo: the outer optimizer is Adam on rank 2, but SGD on rank 0",
+        ),
+        (
+            lambda comm, odd: (pycoll.LocalSGD if odd else pycoll.DiLoCo)(sgd(model_of(0)), comm=comm, every=10),
+            "rank 2 made a LocalSGD, but rank 0 a DiLoCo",
+        ),
+        (grouped, "DiLoCo: the number of parameter groups is 2 on rank 2, but 1 on rank 0"),
+        (
+            swapped,
+            "DiLoCo: parameter '1' of the optimizer is number 0 of group 1 on rank 2, but number 1 of group 0 on rank 0",
+        ),
+    )
+
     def run(comm):
-        with pytest.raises(pycoll.MismatchError) as raised:
-            wrap(comm, every=10 + comm.rank // 2)
-        return str(raised.value)
+        said = []
+        for call, _ in cases:
+            with pytest.raises(pycoll.MismatchError) as raised:
+                call(comm, comm.rank // 2)
+            said.append(str(raised.value))
+        return said
 
     for said in loopback.run(3, run, timeout=20):
-        assert said == "DiLoCo: every is 11 on rank 2, but 10 on rank 0"
+        assert said == [words for _, words in cases]
+
+
+def test_a_state_that_is_not_its_own_is_refused():
+    def run(comm):
+        optimizer = wrap(comm)
+        plain = torch.optim.SGD(model_of(0), lr=0.1).state_dict()
+        with pytest.raises(pycoll.InvalidArgument, match="rank 0 wanted a state of a DiLoCo, got one without 'pycoll'"):
+            optimizer.load_state_dict(plain)
+        with pytest.raises(pycoll.InvalidArgument, match="got one whose 'pycoll' has step, residuals"):
+            optimizer.load_state_dict({**plain, "pycoll": {"step": 1, "residuals": {}}})
+
+    loopback.run(1, run, timeout=20)

@@ -64,7 +64,7 @@ class GossipOptimizer(ReplicaOptimizer):
         check_whole("GossipOptimizer", "every", every, 1)
         if not isinstance(overlap, bool):
             raise InvalidArgument(f"GossipOptimizer: overlap is {overlap!r}, wanted True or False")
-        super().__init__(optimizer, named_parameters, comm, [("every", str(every)), ("overlap", str(overlap))])
+        super().__init__(optimizer, named_parameters, comm, [("every", str(every)), ("overlap", str(overlap))], codec)
         self._overlap, self._every, self._steps = overlap, every, 0
         self._flat = Flat(self._trained)
         topology = Exponential() if topology is None else topology
@@ -105,9 +105,10 @@ class GossipOptimizer(ReplicaOptimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes what state_dict() gave on the same rank of as many ranks. Parameters are loaded by you, each rank's
-        own. Raises InvalidArgument for another rank's."""
-        self.gossip.load_state_dict(state_dict["pycoll"]["gossip"])
-        self._steps = state_dict["pycoll"]["steps"]
+        own. Raises InvalidArgument for another rank's, and for a plain optimizer's."""
+        own = self._own(state_dict, "gossip")
+        self.gossip.load_state_dict(own["gossip"])
+        self._steps = own["steps"]
         self.optimizer.load_state_dict(state_dict)
 
     def stats(self) -> dict[str, Any]:
