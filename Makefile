@@ -26,7 +26,7 @@ PYTEST = $(1)/bin/pytest tests -n 2 --dist loadfile
 OPENMPI := .venv/.stamps
 MPICH := .venv-mpich/.stamps
 
-.PHONY: help demo test cpp-test py-test mpich-test wheel-test torch-suite bench bench-codec bench-accuracy bench-hosts bench-mapreduce lint format asan tsan docs clean distclean
+.PHONY: help demo test cpp-test py-test mpich-test wheel-test torch-suite bench bench-codec bench-accuracy bench-hosts bench-mapreduce bench-pool lint format asan tsan docs clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,6 +107,10 @@ bench-hosts: $(OPENMPI)/build $(OPENMPI)/demo $(MPICH)/build ## allreduce betwee
 bench-mapreduce: $(OPENMPI)/build $(OPENMPI)/test .venv-spark/.stamps/setup ## word count and index of 2 GiB beside PySpark; Java, half an hour
 	mkdir -p out
 	.venv/bin/python bench/mapreduce.py --spark .venv-spark/bin/python --json out/mapreduce.json
+
+bench-pool: $(OPENMPI)/build ## tiny tasks a second by TaskPool, beside mpi4py.futures
+	mkdir -p out
+	.venv/bin/pycoll run --launcher mpi -n 3 bench/task_pool.py --json out/task-pool.json
 
 .venv-spark/.stamps/setup: requirements/spark.txt
 	test -x .venv-spark/bin/python || "$(PYTHON)" -m venv .venv-spark

@@ -1,17 +1,26 @@
 """Tiny tasks a second: pycoll.TaskPool beside mpi4py.futures, on the same ranks in turn.
 
-    mpirun -n 3 python bench/task_pool.py
+    make bench-pool
+    mpirun -n 3 python bench/task_pool.py --json out/task-pool.json
 
 Rank 0 is the master of both. Each result is checked. mpi4py's map is measured at its default (a task a message) and in
 chunks; pycoll's chooses its own.
+
+--json FILE writes {"schema": "pycoll-task-pool/1", "environment": {...}, "settings": {...}, "results": [{"way",
+"tasks_a_second": [...]}]}.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+from table import environment_of
 
 import pycoll
 
@@ -36,10 +45,10 @@ WAYS: dict[str, tuple[str, Callable]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     comm = pycoll.init()
-    import mpi4py
     from mpi4py.futures import MPICommExecutor
 
     pools = {"pycoll": lambda: pycoll.TaskPool(comm), "mpi4py": lambda: MPICommExecutor(comm.mpi, root=0)}
@@ -54,12 +63,19 @@ def main() -> None:
                     results = way(pool, options.tasks)
                     rates[name].append(options.tasks / (time.perf_counter() - begin))
                     assert results == [i * i for i in range(options.tasks)], name
-    if comm.rank == 0:
-        print(
-            f"{comm.size - 1} workers, {options.tasks} tasks, pycoll {pycoll.__version__}, mpi4py {mpi4py.__version__}"
-        )
-        for name, rate in rates.items():
-            print(f"{name:28} {statistics.median(rate):10,.0f} a second  ({min(rate):,.0f} to {max(rate):,.0f})")
+    if comm.rank:
+        return
+    environment = environment_of(SimpleNamespace(comm=comm, peer="mpi4py"))
+    versions = f"pycoll {environment['pycoll']}, mpi4py {environment['mpi4py']}, {environment['mpi']}"
+    print(f"{comm.size - 1} workers, {options.tasks} tasks; {versions}")
+    for name, rate in rates.items():
+        print(f"{name:28} {statistics.median(rate):10,.0f} a second  ({min(rate):,.0f} to {max(rate):,.0f})")
+    if options.json:
+        settings = {"tasks": options.tasks, "rounds": options.rounds}
+        results = [{"way": name, "tasks_a_second": rate} for name, rate in rates.items()]
+        document = {"schema": "pycoll-task-pool/1", "environment": environment, "settings": settings}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(document | {"results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
