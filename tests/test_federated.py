@@ -2,6 +2,8 @@
 
 import argparse
 import functools
+import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +197,101 @@ def test_stragglers_are_not_waited_for_and_come_back():
     np.testing.assert_allclose(parameters, want, rtol=0, atol=1e-9)
 
 
+def test_no_round_passes_without_a_host_that_is_free():
+    class One(Sines):
+        count = 300_000  # more than is on its way while the host does not take it
+
+        def __len__(self):
+            return 1
+
+    reports, _ = run(federated.Method(deadline=0.3), rounds=9, ranks=2, clients=lambda: One(slow={0}))
+    assert all(report.seconds >= 0.29 for report in reports if report.void)
+    assert any(report.reported for report in reports)
+
+
+class Broken(Sines):
+    """Client 3 learns what is not finite."""
+
+    def __init__(self, wrong=np.nan, **options):
+        super().__init__(**options)
+        self.wrong = wrong
+
+    def train(self, client, parameters, round):
+        trained = super().train(client, parameters, round)
+        trained[7] = self.wrong if client == 3 else trained[7]
+        return trained
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -np.inf])
+def test_what_is_not_finite_is_refused(wrong):
+    def without(round, client):
+        return client == 3
+
+    def broken():
+        return Broken(wrong, dtype=np.float32)
+
+    methods = [
+        {},
+        {"aggregate": federated.Median()},
+        {"codec": pycoll.Int8()},
+        {"privacy": federated.Central(clip=1.0, noise=0.0)},
+    ]
+    if importlib.util.find_spec("cryptography"):
+        methods.append({"secure": federated.Secure()})
+    for method in methods:
+        reports, parameters = run(federated.Method(**method), 2, clients=broken)
+        want = run(federated.Method(**method, dropout=without), 2, clients=lambda: Sines(dtype=np.float32))[1]
+        assert [report.refused for report in reports] == [[3], [3]] and 3 not in reports[0].reported
+        np.testing.assert_array_equal(parameters, want, err_msg=str(method))
+    # To refuse it would tell what local noise hides: it counts as no change.
+    (report,), parameters = run(federated.Method(privacy=federated.Local(1.0, 0.1)), clients=broken)
+    assert len(report.reported) == 10 and not report.refused and np.isfinite(parameters).all()
+
+
+def test_a_round_that_cannot_be_put_together_is_void():
+    class Nonsense(federated.Aggregate):
+        def __call__(self, updates, weights):
+            return np.full(updates.shape[1], np.nan)
+
+    reasons = {
+        federated.Krum(4): "Krum: 10 clients reported, wanted at least 11 for faulty 4 and keep 1",
+        federated.TrimmedMean(0.1): "TrimmedMean: 9 clients reported, wanted at least 10 for trim 0.1",
+        Nonsense(): "the aggregated update of 9 clients is not finite",
+    }
+    for aggregate, reason in reasons.items():
+        broken = Sines if isinstance(aggregate, federated.Krum) else Broken
+        reports, parameters = run(federated.Method(aggregate=aggregate), 2, clients=broken)
+        assert [report.void for report in reports] == [reason] * 2 and not parameters.any()
+
+    class AllBroken(Broken):
+        def train(self, client, parameters, round):
+            return np.full_like(parameters, np.inf)
+
+    (report,), _ = run(federated.Method(), clients=AllBroken)
+    assert report.void == "none of 10 clients reported, 10 had updates that are not finite"
+
+
+def test_what_a_codec_makes_infinite_is_refused_once():
+    class Leaps(Sines):
+        """Client 3's first update is beyond float16, which ends at 65504."""
+
+        def train(self, client, parameters, round):
+            return super().train(client, parameters, round) + np.float32(1e9) * ((client, round) == (3, 0))
+
+    reports, _ = run(federated.Method(codec=pycoll.Cast("fp16")), 3, clients=lambda: Leaps(dtype=np.float32))
+    assert [report.refused for report in reports] == [[3], [], []]
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_a_client_may_write_into_its_parameters(ranks):
+    class InPlace(Sines):
+        def train(self, client, parameters, round):
+            parameters += 0.1 * (self.target(client) - parameters)
+            return parameters
+
+    np.testing.assert_allclose(run(federated.Method(), 2, ranks, InPlace)[1], run(federated.Method(), 2)[1], atol=1e-12)
+
+
 def test_a_round_without_answers_changes_nothing():
     reports, parameters = run(federated.Method(dropout=lambda round, client: round == 0), rounds=2)
     assert reports[0].void == "none of 10 clients reported" and not reports[0].reported
@@ -221,6 +318,8 @@ def test_goes_on_from_a_state():
         first.run(2)
         if second.is_server:
             second.load_state_dict(first.state_dict())
+            with pytest.raises(pycoll.InvalidArgument, match=r"the state has parameters \[7\], the clients \[3000\]"):
+                second.load_state_dict({**first.state_dict(), "parameters": np.zeros(7)})
         second.run(3)
         return whole.parameters, second.parameters
 
@@ -261,6 +360,11 @@ def test_partitions():
     assert {c.size for c in made["iid"]} == {14, 15}
 
 
+class Halves(Sines):
+    def samples(self, client):
+        return 0.5
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -268,6 +372,20 @@ def test_partitions():
         (lambda: federated.Poisson(1.5), "probability is 1.5"),
         (lambda: federated.TrimmedMean(0.5), "trim is 0.5"),
         (lambda: federated.Method(deadline=0), "deadline is 0"),
+        (lambda: federated.Uniform(2.5), "count is 2.5"),
+        (lambda: federated.Krum(1.5), "faulty is 1.5"),
+        (lambda: federated.FedAdam(tau=0), "FedAdam: tau is 0"),
+        (lambda: federated.FedAdam(0.02, 0.9, 0.99), "betas is 0.9"),
+        (lambda: federated.FedAvgM(0.5, {}), "momentum is {}"),
+        (lambda: federated.Method(sample=20), "sample is 20, wanted a Sample"),
+        (lambda: federated.Method(aggregate=federated.Median), "aggregate is <class .*, wanted an Aggregate"),
+        (lambda: federated.Method(secure=True), r"secure is True, wanted a Secure, for example Secure\(\), or None"),
+        (lambda: federated.Secure(range=float("inf")), "range inf"),
+        (lambda: partition.dirichlet(np.eye(4), 2, 0.1), r"labels have shape \[4, 4\]"),
+        (lambda: partition.dirichlet([1, 2], 2, float("inf")), "dirichlet: alpha is inf"),
+        (lambda: partition.by_quantity(4, 2, 1e308), "by_quantity: alpha is 1e\\+308"),
+        (lambda: run(federated.Method(), 1.5), "rounds is 1.5"),
+        (lambda: run(federated.Method(), clients=Halves), r"client \d: the number of samples is 0.5"),
         (lambda: federated.Method(secure=federated.Secure(), aggregate=federated.Median()), "sums only"),
         (lambda: federated.Method(secure=federated.Secure(), codec=pycoll.Int8()), "no codec encodes"),
         (lambda: federated.Method(privacy=federated.Central(1, 1), aggregate=federated.Krum(1)), "use Local"),
@@ -280,6 +398,46 @@ def test_partitions():
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(pycoll.InvalidArgument, match=message):
         make()
+
+
+def test_positional_arguments():
+    momentum, adam = federated.FedAvgM(0.5, 0.8), federated.FedAdam(0.02, (0.8, 0.9), 1e-2)
+    assert (momentum.lr, momentum.momentum, momentum.state) == (0.5, 0.8, {})
+    assert (adam.lr, adam.betas, adam.tau, adam.state) == (0.02, (0.8, 0.9), 1e-2, {})
+
+
+def test_models_of_a_type_that_cannot_travel():
+    torch = pytest.importorskip("torch")
+    mixed = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2).double())
+    for model, types in ((mixed, "float32, float64"), (torch.nn.Linear(2, 2).bfloat16(), "bfloat16")):
+        with pytest.raises(pycoll.InvalidArgument, match=f"parameters of {types}, wanted all float32 or all float64"):
+            federated.TorchClients(model, None, [])
+
+
+def test_ranks_agree_upon_parts_of_ones_own():
+    class Plain(federated.Aggregate):
+        def __call__(self, updates, weights):
+            return updates.mean(axis=0, dtype=np.float64)
+
+    class First(federated.Sample):
+        def draw(self, random, clients):
+            return [0]
+
+        def rate(self, clients):
+            return 1 / clients
+
+    class Half(federated.FedAvg):
+        def direction(self, update):
+            return update / 2
+
+    def train(comm):
+        method = federated.Method(aggregate=Plain(), sample=First(), optimizer=Half())
+        federation = federated.Federation(comm, Sines(), method)
+        federation.run(1)
+        return federation.parameters
+
+    for parameters in loopback.run(2, train, timeout=30):
+        np.testing.assert_allclose(parameters, 0.05 * Sines().target(0))
 
 
 def test_ranks_must_agree():
@@ -299,3 +457,15 @@ def test_over_mpi():
     ran = run_ranks(Path(__file__).parent / "workers" / "federated_ranks.py", 3, "mpi", timeout=60)
     assert ran.ok and ran.stdout.count("federated ok") == 3, ran
     assert ran.leftovers == []
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(("launcher", "deadline"), [("shm", "none"), ("mpi", "0.5")])
+def test_a_host_that_is_killed_is_named_at_once(launcher, deadline):
+    if not available(launcher):
+        pytest.skip(f"{launcher}: cannot start ranks here")
+    worker = Path(__file__).parent / "workers" / "federated_ranks.py"
+    ran = run_ranks(worker, 3, launcher, [deadline], timeout=60, survive=True)
+    (killed,) = re.findall(r"killed at (\S+)", ran.stdout)
+    raised = re.findall(r"raised at (\S+) about rank 2", ran.stdout)
+    assert len(raised) == 2 and max(map(float, raised)) - float(killed) < 5, ran

@@ -129,6 +129,31 @@ def test_noise_is_new_each_time_and_there_without_answers():
     assert (first != second).all() and first.all()  # that nobody answered is not to be seen
 
 
+def test_the_choice_of_clients_is_secret_unless_a_seed_is_given():
+    def asked(**options):
+        method = federated.Method(sample=federated.Poisson(0.5), **options)
+
+        def train(comm):
+            return federated.Federation(comm, Zeros(), method).run(8)
+
+        return [report.asked for report in loopback.run(2, train, timeout=30)[0]]
+
+    private = {"privacy": federated.Local(1.0, 1.0)}
+    assert asked(**private) != asked(**private)  # of 2^80 possible ones
+    assert asked(**private, seed=7) == asked(**private, seed=7)
+    assert asked() == asked(seed=0)
+
+
+def test_the_server_alone_keeps_the_account():
+    def account(comm):
+        federation = federated.Federation(comm, Zeros(), federated.Method(privacy=federated.Central(1.0, 1.0)))
+        if not federation.is_server:
+            with pytest.raises(pycoll.InvalidArgument, match=r"rank 1 keeps no account, wanted .* the server, rank 0"):
+                federation.epsilon(1e-5)
+
+    loopback.run(2, account, timeout=30)
+
+
 def test_bad_arguments_are_named():
     with pytest.raises(pycoll.InvalidArgument, match="clip 0"):
         federated.Central(0, 1)

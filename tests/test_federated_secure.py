@@ -180,6 +180,29 @@ def test_fixed_point(bits):
             fixed.encode(np.array([1.0, wrong]))
 
 
+def test_numbers_that_bits_cannot_hold_are_refused():
+    class Huge(Sines):
+        def samples(self, client):
+            return 2**31
+
+        def target(self, client):
+            return np.zeros(self.count)
+
+    def train(clients, **options):
+        method = federated.Method(secure=federated.Secure(**options))
+        return loopback.run(2, lambda comm: federated.Federation(comm, clients, method).run(1), timeout=30)
+
+    # Before anything was sent; 64 bits would do.
+    with pytest.raises(pycoll.InvalidArgument, match=r"steps of 16, .* a range of at most 4.194e\+05, or bits=64$"):
+        train(Sines(), range=1e9)
+    with pytest.raises(pycoll.InvalidArgument, match=r"of at most 4.194e\+05$"):
+        train(Sines(), range=1e30)
+    with pytest.raises(pycoll.InvalidArgument, match=r"client \d has 2147483648 samples in round 0, wanted at most"):
+        train(Huge())
+    with pytest.raises(pycoll.InvalidArgument, match=r"client \d in round 0: .* wanted at most range 0.01"):
+        train(Sines(), range=0.01)
+
+
 def test_a_federation_with_30_percent_dropouts():
     def dropout(round, client):
         return client in (2, 5, 9)

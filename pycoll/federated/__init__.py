@@ -8,7 +8,7 @@ docs/federated.md has the methods, the threat model of secure aggregation, and w
 """
 
 from . import partition
-from .aggregate import Aggregate, Krum, Mean, Median, TrimmedMean
+from .aggregate import Aggregate, Krum, Mean, Median, TooFewUpdates, TrimmedMean
 from .clients import Clients, TorchClients
 from .federation import Federation, Report
 from .method import Method, Secure
@@ -36,6 +36,7 @@ __all__ = [
     "Report",
     "Sample",
     "Secure",
+    "TooFewUpdates",
     "TorchClients",
     "TrimmedMean",
     "Uniform",

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..arguments import check_whole
 from ..errors import InvalidArgument
+
+
+class TooFewUpdates(InvalidArgument):
+    """What an aggregate raises that cannot hold what it promises with so few: the round is void."""
 
 
 class Aggregate:
     """What all of them have in common. Use one of the subclasses."""
 
     def __call__(self, updates: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """float64[count] of updates[clients, count], in order of the clients' numbers, and their weights[clients]."""
+        """float64[count] of updates[clients, count], in order of the clients' numbers, and their weights[clients].
+
+        All are finite. May raise TooFewUpdates.
+        """
         raise NotImplementedError
 
 
@@ -38,7 +47,10 @@ class Median(Aggregate):
 
 @dataclass(frozen=True)
 class TrimmedMean(Aggregate):
-    """Each coordinate's mean without its largest and smallest, a part `trim` of each; no weights (Yin et al. 2018)."""
+    """Each coordinate's mean without its largest and smallest, a part `trim` of each; no weights (Yin et al. 2018).
+
+    It takes at least 1 / trim clients, of whom it leaves out one on either side.
+    """
 
     trim: float = 0.1
 
@@ -48,6 +60,11 @@ class TrimmedMean(Aggregate):
 
     def __call__(self, updates: np.ndarray, weights: np.ndarray) -> np.ndarray:
         cut = int(self.trim * len(updates))
+        if self.trim and not cut:
+            raise TooFewUpdates(
+                f"TrimmedMean: {len(updates)} clients reported, wanted at least {math.ceil(1 / self.trim)} "
+                f"for trim {self.trim:g}"
+            )
         kept = np.sort(updates, axis=0)[cut : len(updates) - cut]
         return kept.mean(axis=0, dtype=np.float64)
 
@@ -64,13 +81,13 @@ class Krum(Aggregate):
     keep: int = 1
 
     def __post_init__(self) -> None:
-        if self.faulty < 0 or self.keep < 1:
-            raise InvalidArgument(f"Krum: got faulty {self.faulty} and keep {self.keep}, wanted at least 0 and 1")
+        check_whole("Krum", "faulty", self.faulty, 0)
+        check_whole("Krum", "keep", self.keep, 1)
 
     def __call__(self, updates: np.ndarray, weights: np.ndarray) -> np.ndarray:
         clients = len(updates)
         if clients < 2 * self.faulty + 3 or clients < self.keep:
-            raise InvalidArgument(
+            raise TooFewUpdates(
                 f"Krum: {clients} clients reported, wanted at least {max(2 * self.faulty + 3, self.keep)} "
                 f"for faulty {self.faulty} and keep {self.keep}"
             )

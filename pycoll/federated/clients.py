@@ -26,7 +26,7 @@ class Clients(Protocol):
         """How many samples the client has: its weight in the mean."""
 
     def train(self, client: int, parameters: np.ndarray, round: int) -> np.ndarray:
-        """The parameters after the client's own training: a new array like `parameters`, which must not be changed."""
+        """The parameters after the client's own training, like `parameters`, which is the client's own copy."""
 
 
 @dataclass
@@ -55,6 +55,12 @@ class TorchClients:
     def __post_init__(self) -> None:
         if any(buffer.is_floating_point() for buffer in self.model.buffers()):
             raise InvalidArgument("TorchClients: the model has buffers (BatchNorm?), which clients do not exchange")
+        dtypes = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in self.model.parameters()})
+        if dtypes not in (["float32"], ["float64"]):
+            raise InvalidArgument(
+                f"TorchClients: the model has parameters of {', '.join(dtypes) or 'no type'}, wanted all float32 or "
+                "all float64"
+            )
         if self.epochs < 1 or self.batch < 1 or self.lr <= 0 or self.proximal < 0:
             raise InvalidArgument(
                 "TorchClients: wanted epochs and batch of at least 1, lr above 0, proximal not below 0"

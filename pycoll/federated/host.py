@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import codec as codecs
+from ..arguments import check_whole
 from ..errors import InvalidArgument
 from .clients import Clients
 from .links import HostLink
-from .messages import DROPPED, Kind, Reply, Request
+from .messages import DROPPED, REFUSED, Kind, Reply, Request
 from .method import Method
 from .privacy import Local
 
@@ -33,6 +34,7 @@ class Host:
             request = link.receive()
             if request.kind == Kind.STOP:
                 link.send(Reply(Kind.STOP, request.round, DROPPED))
+                link.leave()
                 return request.common.view(self._dtype)
             if link.overtaken():
                 continue
@@ -56,31 +58,45 @@ class Host:
             yield reply
 
     def _fill(self, reply: Reply, request: Request, blob: np.ndarray) -> None:
-        client, weight = reply.client, 0
+        client, reply.samples = reply.client, 0
         if request.kind in (Kind.TRAIN, Kind.MASKED):
-            update = self._update(request, client)
-            weight = 1 if self._method.privacy else self._clients.samples(client)
+            self._fill_trained(reply, request, blob)
+        elif request.kind == Kind.KEYS:
+            reply.body = self._secure.keys(client)
+        elif request.kind == Kind.SHARES:
+            reply.body = self._secure.shares(client, request.common)
+        else:
+            reply.body = self._secure.reveal(client, request.common)
+
+    def _fill_trained(self, reply: Reply, request: Request, blob: np.ndarray) -> None:
+        client = reply.client
+        update = self._update(request, client)
+        if update is None:
+            reply.samples = REFUSED
+            return
+        weight = 1 if self._method.privacy else self._clients.samples(client)
+        check_whole(f"federated: client {client}", "the number of samples", weight, 0)
         if request.kind == Kind.TRAIN:
             reply.samples, reply.body = weight, self._encoded(request.round, client, update)
-        elif request.kind == Kind.MASKED:
-            reply.samples, reply.body = 0, self._secure.masked(client, blob, update, weight)
-        elif request.kind == Kind.KEYS:
-            reply.samples, reply.body = 0, self._secure.keys(client)
-        elif request.kind == Kind.SHARES:
-            reply.samples, reply.body = 0, self._secure.shares(client, request.common)
         else:
-            reply.samples, reply.body = 0, self._secure.reveal(client, request.common)
+            reply.body = self._secure.masked(client, blob, update, weight)
 
-    def _update(self, request: Request, client: int) -> np.ndarray:
-        """What the client's training changed, clipped and made noisy as the method says."""
+    def _update(self, request: Request, client: int) -> np.ndarray | None:
+        """What the client's training changed, clipped and made noisy as the method says; None if it is not finite."""
         parameters = request.common.view(self._dtype)
-        trained = np.asarray(self._clients.train(client, parameters, request.round), self._dtype)
+        # A copy each: what a client writes into it is neither the next one's nor what its update is measured from.
+        trained = np.asarray(self._clients.train(client, parameters.copy(), request.round), self._dtype)
         if trained.shape != parameters.shape:
             raise InvalidArgument(
                 f"federated: client {client} trained parameters {list(trained.shape)}, wanted {list(parameters.shape)}"
             )
-        update = trained - parameters
+        with np.errstate(over="ignore", invalid="ignore"):
+            update = trained - parameters
         privacy = self._method.privacy
+        if not np.isfinite(update).all():
+            if not isinstance(privacy, Local):
+                return None
+            update = np.zeros_like(update)  # to refuse it would tell of the client's data what noise is to hide
         if privacy is not None:
             update = privacy.clipped(update)
         if isinstance(privacy, Local):
@@ -93,4 +109,7 @@ class Host:
             return update.view(np.uint8)
         update = np.ascontiguousarray(update, np.float32)
         residual = self._residuals.setdefault(client, np.zeros_like(update)) if self._method.feedback else None
-        return codecs.encode(update, codec.at(round), residual=residual, step=round, stream=client)
+        wire = codecs.encode(update, codec.at(round), residual=residual, step=round, stream=client)
+        if residual is not None and not np.isfinite(residual).all():  # of an update beyond the codec's numbers
+            del self._residuals[client]
+        return wire

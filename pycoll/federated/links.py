@@ -14,6 +14,7 @@ from ..errors import Timeout
 from .messages import (
     COMMON,
     HEADER,
+    TAG_FAREWELL,
     TAG_REPLY,
     TAG_REPLY_BODY,
     TAG_REQUEST,
@@ -24,6 +25,9 @@ from .messages import (
     pack,
     unpack,
 )
+
+FOREVER = 1e8  # seconds: what is waited for so long fails if the peer dies
+LOOK = 0.02  # seconds between two looks at whether a host has taken its request
 
 
 class Link(Protocol):
@@ -70,6 +74,10 @@ class RemoteLink:
         self._comm, self._hosts = comm, hosts
         self._header = np.empty(HEADER, np.int64)
         self._incoming: Work | None = None  # the receive of the next header, where one is posted
+        # A receive that names its source fails when that one dies; one from any source does not.
+        self._farewells = [
+            comm.recv(np.empty(1, np.uint8), host, tag=TAG_FAREWELL, wait=False, timeout=FOREVER) for host in hosts
+        ]
         self._outgoing: dict[int, list[Work]] = {host: [] for host in hosts}
 
     def post(self, request: Request) -> set[int]:
@@ -107,6 +115,8 @@ class RemoteLink:
         while waiting:  # late replies come first
             reply = self.next(None)
             waiting -= reply is not None and reply.kind == Kind.STOP
+        for farewell in self._farewells:
+            farewell.wait()
 
     def _send(self, host: int, request: Request, clients: dict[int, np.ndarray]) -> None:
         body = pack({COMMON: request.common, **clients})
@@ -146,6 +156,10 @@ class HostLink:
         self._comm.send(reply.header, self._server, tag=TAG_REPLY)
         if reply.body.size:
             self._comm.send(reply.body, self._server, tag=TAG_REPLY_BODY)
+
+    def leave(self) -> None:
+        """The last word: the server stops watching whether this rank is alive."""
+        self._comm.send(np.zeros(1, np.uint8), self._server, tag=TAG_FAREWELL)
 
     def _post(self, answers: int) -> Work:
         # The server may wait its timeout for each answer, and as long again before it asks for more.

@@ -13,10 +13,11 @@ import numpy as np
 from ..errors import TransportError
 
 HEADER = 5  # int64: kind, round, client, samples, bytes of the body
-TAG_REQUEST, TAG_REQUEST_BODY, TAG_REPLY, TAG_REPLY_BODY = range(4)
+TAG_REQUEST, TAG_REQUEST_BODY, TAG_REPLY, TAG_REPLY_BODY, TAG_FAREWELL = range(5)
 COMMON = -1  # in a request's body, the key of what is for all its clients
 NOTHING = np.empty(0, np.uint8)
-DROPPED = -1  # in a reply's samples: the client has left the round
+# In a reply's samples: the client has left the round; its update had elements that are not finite.
+DROPPED, REFUSED = -1, -2
 
 
 class Kind(IntEnum):

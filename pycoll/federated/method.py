@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import math
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
 
+import numpy as np
+
+from ..arguments import check_whole
 from ..codec import Codec
 from ..errors import InvalidArgument
 from .aggregate import Aggregate, Mean
@@ -26,11 +31,17 @@ class Secure:
     range: float = 1024.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.survivors <= 1 or self.bits not in (32, 64) or not self.range > 0:
+        if not 0 < self.survivors <= 1 or self.bits not in (32, 64) or not 0 < self.range < math.inf:
             raise InvalidArgument(
                 f"Secure: got survivors {self.survivors}, bits {self.bits}, range {self.range}; wanted above 0 and at "
-                "most 1, 32 or 64, above 0"
+                "most 1, 32 or 64, a finite number above 0"
             )
+
+    def check(self, clients: int) -> None:
+        """Raises InvalidArgument where so many clients leave too few bits for the numbers' fraction."""
+        from .secure import FixedPoint
+
+        FixedPoint(self.bits, self.range, clients)
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,10 @@ class Method:
     communicator's timeout, and then it is an error.
 
     codec: encodes updates (docs/codecs.md); feedback: what it loses is kept where the client is and added to its next
-    update. secure, privacy: see there; under privacy clients weigh the same. seed: of the choice of clients.
+    update. secure, privacy: see there; under privacy clients weigh the same.
+
+    seed: of the choice of clients, which the server alone makes; the same seed gives the same choices. None: 0, and
+    under privacy a number from the system's entropy, because accounts suppose that the choice is secret.
     """
 
     aggregate: Aggregate = field(default_factory=Mean)
@@ -55,9 +69,10 @@ class Method:
     feedback: bool = True
     secure: Secure | None = None
     privacy: Privacy | None = None
-    seed: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         mean = isinstance(self.aggregate, Mean)
         if self.secure and not mean:
             raise InvalidArgument(f"Method: secure aggregation gives sums only, and {self.aggregate} needs each update")
@@ -75,6 +90,37 @@ class Method:
             raise InvalidArgument(f"Method: deadline is {self.deadline!r}, wanted seconds above 0, or None")
 
     def facts(self) -> list[tuple[str, str]]:
-        """What ranks must agree upon."""
-        alike = [f.name for f in fields(self) if f.name != "dropout"]  # a function's text has an address in it
-        return [(name, repr(getattr(self, name))) for name in alike]
+        """What ranks must agree upon: all but what is a function, and what the server alone needs and may hide."""
+        alike = [f.name for f in fields(self) if f.name not in ("dropout", "seed")]
+        return [(name, _text(getattr(self, name))) for name in alike]
+
+    def _check_types(self) -> None:
+        for name, kind, wanted in (
+            ("aggregate", Aggregate, "an Aggregate, for example Mean()"),
+            ("optimizer", FedAvg, "a FedAvg, for example FedAdam()"),
+            ("sample", Sample, "a Sample, for example Uniform(20)"),
+            ("codec", Codec | None, "a Codec, for example Int8(), or None"),
+            ("secure", Secure | None, "a Secure, for example Secure(), or None"),
+            ("privacy", Privacy | None, "a Privacy, for example Central(1.0, 1.0), or None"),
+        ):
+            if not isinstance(getattr(self, name), kind):
+                raise InvalidArgument(f"Method: {name} is {getattr(self, name)!r}, wanted {wanted}")
+        if self.dropout is not None and not callable(self.dropout):
+            raise InvalidArgument(
+                f"Method: dropout is {self.dropout!r}, wanted a function of round and client, or None"
+            )
+        if self.seed is not None:
+            check_whole("Method", "seed", self.seed, 0)
+
+
+def _text(x: Any) -> str:
+    """What x is, alike in all processes: the repr of an object without one of its own has an address in it."""
+    if is_dataclass(x):
+        shown = ", ".join(f"{f.name}={_text(getattr(x, f.name, None))}" for f in fields(x) if f.repr)
+        return f"{type(x).__name__}({shown})"
+    if isinstance(x, (list, tuple)):
+        return f"({', '.join(map(_text, x))})"
+    if isinstance(x, np.generic):
+        return repr(x.item())
+    plain = x is None or isinstance(x, (bool, int, float, str, bytes))
+    return repr(x) if plain else type(x).__name__

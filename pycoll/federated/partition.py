@@ -26,12 +26,11 @@ def dirichlet(labels: Any, clients: int, alpha: float, seed: int = 0, least: int
     (Yurochkin et al. 2019, "Bayesian nonparametric federated learning", section 4.) Clients that would have fewer than
     `least` samples get theirs from the one that has most.
 
-    labels: integers[count]. alpha: above 0.
+    labels: integers[count]. alpha: above 0, finite.
     """
-    labels = np.asarray(labels).reshape(-1)
+    labels = _labels("dirichlet", labels)
     _at_least("dirichlet", clients, labels.size, least)
-    if not alpha > 0:
-        raise InvalidArgument(f"dirichlet: alpha is {alpha!r}, wanted a number above 0")
+    _check_alpha("dirichlet", alpha, clients)
     random = np.random.default_rng(seed)
     parts: list[list[np.ndarray]] = [[] for _ in range(clients)]
     for label in np.unique(labels):
@@ -46,7 +45,7 @@ def by_label(labels: Any, clients: int, each: int = 2, seed: int = 0) -> Partiti
 
     (McMahan et al. 2017, "Communication-efficient learning", section 3: with each=2 most clients have two labels.)
     """
-    labels = np.asarray(labels).reshape(-1)
+    labels = _labels("by_label", labels)
     if each < 1:
         raise InvalidArgument(f"by_label: each is {each!r}, wanted at least 1")
     _at_least("by_label", clients, labels.size, each)
@@ -58,8 +57,7 @@ def by_label(labels: Any, clients: int, each: int = 2, seed: int = 0) -> Partiti
 def by_quantity(count: int, clients: int, alpha: float, seed: int = 0, least: int = 1) -> Partition:
     """Labels as they come, but numbers of samples in shares drawn from Dirichlet(alpha)."""
     _at_least("by_quantity", clients, count, least)
-    if not alpha > 0:
-        raise InvalidArgument(f"by_quantity: alpha is {alpha!r}, wanted a number above 0")
+    _check_alpha("by_quantity", alpha, clients)
     random = np.random.default_rng(seed)
     return _fill(_cut(random.permutation(count), random.dirichlet(np.full(clients, alpha))), least)
 
@@ -79,6 +77,18 @@ def _fill(parts: Partition, least: int) -> Partition:
 
 def _sorted(parts: Partition) -> Partition:
     return [np.sort(part) for part in parts]
+
+
+def _labels(who: str, labels: Any) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.ndim != 1:
+        raise InvalidArgument(f"{who}: labels have shape {list(labels.shape)}, wanted one label a sample")
+    return labels
+
+
+def _check_alpha(who: str, alpha: float, clients: int) -> None:
+    if not 0 < alpha * clients < np.inf:  # what is drawn is divided by its sum
+        raise InvalidArgument(f"{who}: alpha is {alpha!r}, wanted a finite number above 0; iid() for even parts")
 
 
 def _at_least(who: str, clients: int, count: int, least: int = 1) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..arguments import check_whole
 from ..errors import InvalidArgument
 
 
@@ -20,6 +21,10 @@ class Sample:
     def rate(self, clients: int) -> float:
         """The part of the clients that a round asks, on average."""
         raise NotImplementedError
+
+    def most(self, clients: int) -> int:
+        """As many clients as a round may ask."""
+        return clients
 
 
 @dataclass(frozen=True)
@@ -40,14 +45,16 @@ class Uniform(Sample):
     count: int
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise InvalidArgument(f"Uniform: count is {self.count!r}, wanted at least 1")
+        check_whole("Uniform", "count", self.count, 1)
 
     def draw(self, random: np.random.Generator, clients: int) -> list[int]:
-        return sorted(int(i) for i in random.choice(clients, min(self.count, clients), replace=False))
+        return sorted(int(i) for i in random.choice(clients, self.most(clients), replace=False))
 
     def rate(self, clients: int) -> float:
-        return min(self.count, clients) / clients
+        return self.most(clients) / clients
+
+    def most(self, clients: int) -> int:
+        return min(self.count, clients)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from ..errors import InvalidArgument
 from . import secure
 from .messages import NOTHING, Kind, Reply, pack, unpack
 from .method import Secure
@@ -38,8 +39,17 @@ class SecureClients:
         participant = self._participants[client]
         participant.receive(_unpacked(sealed))
         fixed = secure.FixedPoint(self._settings.bits, self._settings.range, self._clients)
+        most = np.iinfo(fixed.dtype).max // self._clients
+        if weight > most:  # the sum of the weights would wrap
+            raise InvalidArgument(
+                f"federated: client {client} has {weight} samples in round {self._round}, wanted at most {most} each "
+                f"of {self._clients} clients in {self._settings.bits} bits"
+            )
         vector = np.empty(update.size + 1, fixed.dtype)
-        fixed.encode(update, weight, out=vector[:-1])
+        try:
+            fixed.encode(update, weight, out=vector[:-1])
+        except InvalidArgument as error:
+            raise InvalidArgument(f"federated: client {client} in round {self._round}: {error}") from None
         vector[-1] = weight
         return participant.masked(vector).view(np.uint8)
 

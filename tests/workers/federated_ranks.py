@@ -1,5 +1,11 @@
-"""Run by test_federated.py: a federation over processes ends as it does within one."""
+"""Run by test_federated.py: a federation over processes ends as it does within one, or as a killed host ends it.
 
+As a script: federated_ranks.py, or federated_ranks.py DEADLINE ("none": without) to kill the host of client 1.
+"""
+
+import os
+import signal
+import sys
 import time
 
 import numpy as np
@@ -49,8 +55,29 @@ class Alone:
         out[:] = x
 
 
+class Mortal(Sines):
+    """Client 1 takes its host along in round 3."""
+
+    def train(self, client, parameters, round):
+        if (client, round) == (1, 3):
+            print(f"killed at {time.clock_gettime(time.CLOCK_MONOTONIC)}", flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().train(client, parameters, round)
+
+
+def lose_a_host(comm, deadline):
+    try:
+        federated.Federation(comm, Mortal(), federated.Method(deadline=deadline)).run(8)
+    except pycoll.PeerFailed as error:
+        when = time.clock_gettime(time.CLOCK_MONOTONIC)
+        print(f"raised at {when} about rank {error.rank}", flush=True)
+
+
 def main():
     comm = pycoll.init(timeout=30)
+    if len(sys.argv) > 1:
+        lose_a_host(comm, None if sys.argv[1] == "none" else float(sys.argv[1]))
+        return
     for name, method in METHODS.items():
         many, one = federated.Federation(comm, Sines(), method), federated.Federation(Alone(), Sines(), method)
         many.run(3)

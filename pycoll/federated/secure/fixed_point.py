@@ -9,6 +9,7 @@ import numpy as np
 
 from ...errors import InvalidArgument
 
+LEAST_FRACTION = 8  # bits
 _PART = 1 << 14  # numbers encoded at a time, which fit in a core's cache
 
 
@@ -16,12 +17,23 @@ _PART = 1 << 14  # numbers encoded at a time, which fit in a core's cache
 class FixedPoint:
     """Steps of 2^-fraction, as many as fit: the sum of `terms` numbers of magnitude `range` does not overflow.
 
-    bits: 32 or 64, of the integers. range: largest magnitude of a number, above 0.
+    bits: 32 or 64, of the integers. range: largest magnitude of a number, above 0, finite. Raises InvalidArgument where
+    that leaves fewer than 8 bits for the fraction: small numbers would all be rounded to none.
     """
 
     bits: int
     range: float
     terms: int
+
+    def __post_init__(self) -> None:
+        if self.fraction < LEAST_FRACTION:
+            most = math.ldexp(1.0, self.bits - 2 - LEAST_FRACTION) / self.terms
+            larger = ", or bits=64" if self.bits == 32 and self.range <= math.ldexp(most, 32) else ""
+            raise InvalidArgument(
+                f"secure aggregation: range {self.range:g}, {self.terms} clients and {self.bits} bits make steps of "
+                f"{math.ldexp(1.0, -self.fraction):g}, wanted at most {math.ldexp(1.0, -LEAST_FRACTION):g}: a range "
+                f"of at most {most:.4g}{larger}"
+            )
 
     @property
     def dtype(self) -> type[np.unsignedinteger]:
