@@ -44,7 +44,8 @@ class Communicator(_core.Communicator):
         self._mpi_module, self._mpi_handle, self._owns_mpi_handle = mpi, mpi_handle, False
         self._heap = SymmetricHeap(self)
         self._derived: weakref.WeakSet[Communicator] = weakref.WeakSet()  # split from it, and from these in turn
-        self._within = (self._derived,)  # of it and all that it was split from
+        # Of it and all that it was split from.
+        self._within: tuple[weakref.WeakSet[Communicator], ...] = (self._derived,)
         _live.add(self)
         found = self._settle()
         if self.node_size > 1 and self.node_rank == 0:

@@ -1,6 +1,7 @@
 """pycoll.gossip: topologies, exchanges against single-process references, rates of consensus, training."""
 
 import copy
+import dataclasses
 import math
 import re
 import sys
@@ -71,6 +72,72 @@ class Line(Topology):
 
     def peers(self, rank, size, step):
         return (rank + 1,) if rank + 1 < size else ()
+
+
+@dataclasses.dataclass
+class Offsets(Topology):
+    """Of one's own: to ranks so much further; at step 2 it is wrong."""
+
+    static = False
+    offsets: tuple[int, ...] = (1,)
+
+    def peers(self, rank, size, step):
+        return [rank + offset if step == 2 else (rank + offset) % size for offset in self.offsets]
+
+
+class Graph(Topology):
+    """Of one's own, without a repr: who sends to whom."""
+
+    def __init__(self, edges, balanced=True):
+        self.edges, self.balanced = edges, balanced
+
+    def peers(self, rank, size, step):
+        return self.edges[rank]
+
+
+def test_topologies_of_ones_own():
+    """Ranks compare their fields, and what they say is checked before anything is sent."""
+
+    def run(comm):
+        said, x = [], np.full(3, float(comm.rank))
+        for topology, how in (
+            (Graph({0: [1], 1: [2], 2: [0]}), {}),
+            (Graph(np.array([[1], [2], [0]])), {}),
+            (Line(), {"push_sum": True}),
+            (Offsets((1, 2)), {}),
+        ):
+            gossip = Gossip(comm, topology, **how)
+            gossip.average(gossip.mix(gossip.mix(x.copy())))
+            gossip.close()
+        with pytest.raises(pycoll.InvalidArgument) as raised:
+            gossip = Gossip(comm, Offsets())
+            for _ in range(3):
+                gossip.mix(x)
+        said.append(str(raised.value))
+        for edges in ({0: [1, 1], 1: [2], 2: [0]}, {0: [0], 1: [2], 2: [0]}, {0: [1], 1: [2], 2: [1]}):
+            gossip = Gossip(comm, Graph(edges))
+            with pytest.raises(pycoll.InvalidArgument) as raised:
+                gossip.mix(x)
+            said.append(str(raised.value))
+            assert gossip.stats()["messages"] == 0
+        for odd, even in ((Graph({0: [1]}), Graph({0: [2]})), (Offsets((2,)), Offsets((1,))), (Line(), Ring())):
+            with pytest.raises(pycoll.MismatchError) as raised:
+                Gossip(comm, odd if comm.rank == 1 else even, push_sum=True)
+            said.append(str(raised.value))
+        return said
+
+    for said in loopback.run(3, run, timeout=20):
+        assert said == [
+            "Offsets: at step 2 peers of rank 2 are [3], wanted others of 3 ranks, each once",
+            "Graph: at step 0 peers of rank 0 are [1, 1], wanted others of 3 ranks, each once",
+            "Graph: at step 0 peers of rank 0 are [0], wanted others of 3 ranks, each once",
+            "Graph: at step 0 weights of what rank 0 hears sum to 0.5, wanted 1 of a balanced topology; say balanced = "
+            "False and take push_sum=True",
+            "Gossip: topology is Graph(edges={0: [1]}, balanced=True) on rank 1, but Graph(edges={0: [2]}, "
+            "balanced=True) on rank 0",
+            "Gossip: topology is Offsets(offsets=[2]) on rank 1, but Offsets(offsets=[1]) on rank 0",
+            "Gossip: topology is Line() on rank 1, but Ring() on rank 0",
+        ]
 
 
 # ---- Exchanges
@@ -342,15 +409,15 @@ def test_bad_arrays_and_ranks_that_disagree():
     def run(comm):
         gossip = Gossip(comm, Ring())
         for bad in (np.ones(4, np.int32), np.ones((4, 4))[:, :2], [1.0, 2.0], "x"):
-            with pytest.raises(pycoll.InvalidArgument, match="Gossip: "):
+            with pytest.raises(pycoll.InvalidArgument, match=f"Gossip: rank {comm.rank} got (int32|float64|list|str)"):
                 gossip.mix(bad)
         gossip.mix(np.ones(4))
-        with pytest.raises(pycoll.InvalidArgument, match=re.escape("x is float64[5], before it was float64[4]")):
+        with pytest.raises(pycoll.InvalidArgument, match=re.escape("got float64[5], before it was float64[4]")):
             gossip.mix(np.ones(5))
-        with pytest.raises(pycoll.InvalidArgument, match="finish\\(\\) without a start"):
+        with pytest.raises(pycoll.InvalidArgument, match=r"rank . got finish\(\) without a start"):
             gossip.finish(np.ones(4))
         gossip.start(np.ones(4))
-        with pytest.raises(pycoll.InvalidArgument, match="not finished"):
+        with pytest.raises(pycoll.InvalidArgument, match=r"start\(\) before exchange 1 was finished"):
             gossip.start(np.ones(4))
         gossip.finish(np.ones(4))
         said = []
@@ -373,7 +440,7 @@ def test_a_rank_that_does_not_come_is_not_waited_for():
         gossip, x = Gossip(comm, Ring()), np.ones(4)
         gossip.mix(x)
         if comm.rank:
-            with pytest.raises((pycoll.Timeout, pycoll.PeerFailed)):
+            with pytest.raises((pycoll.Timeout, pycoll.PeerFailed), match=f"Gossip: rank {comm.rank} in exchange 1: "):
                 gossip.mix(x)
 
     loopback.run(3, run, timeout=1)

@@ -278,7 +278,7 @@ def test_ranks_that_disagree():
     def swapped(comm, odd):
         model = model_of(0)
         order = [model[:1], model[1:]] if odd else [model[:2], model[2:]]
-        named = [(str(i), p) for i, p in enumerate(model)]
+        named = [("abc"[i], p) for i, p in enumerate(model)]
         pycoll.DiLoCo(sgd([{"params": group} for group in order]), named, comm)
 
     cases = (
@@ -298,7 +298,8 @@ def test_ranks_that_disagree():
         (grouped, "DiLoCo: the number of parameter groups is 2 on rank 2, but 1 on rank 0"),
         (
             swapped,
-            "DiLoCo: parameter '1' of the optimizer is number 0 of group 1 on rank 2, but number 1 of group 0 on rank 0",
+            "DiLoCo: parameter 'b' of the optimizer "
+            "is number 0 of group 1 on rank 2, but number 1 of group 0 on rank 0",
         ),
     )
 

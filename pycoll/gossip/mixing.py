@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..agree import check_agreement
+from ..agree import by_value, check_agreement
 from ..codec import Codec, RandomK, SharedScale, Sign, TopK, decode, encode, most_bytes
+from ..during import during
 from ..errors import Error, InvalidArgument
 from ..powersgd import PowerSGD
-from .topology import Topology
+from .topology import Topology, checked_peers
 
 if TYPE_CHECKING:
     from ..comm import Communicator
@@ -67,8 +69,8 @@ class Gossip:
         push_sum: bool = False,
     ) -> None:
         if gamma is None:
-            gamma = _gamma_of(codec)
-        _check(topology, codec, gamma, push_sum)
+            gamma = _gamma_of(codec, comm.rank)
+        _check(topology, codec, gamma, push_sum, comm.rank)
         topology.check(comm.size)
         self.topology, self.codec, self.gamma, self.push_sum = topology, codec, float(gamma), push_sum
         self.step = 0  # number of the next exchange
@@ -83,7 +85,7 @@ class Gossip:
         self._messages = self._wire_bytes = 0
         self._agreed: tuple[int, str] | None = None
         try:
-            facts = [("topology", repr(topology)), ("codec", repr(codec)), ("gamma", repr(self.gamma))]
+            facts = [("topology", by_value(topology)), ("codec", repr(codec)), ("gamma", repr(self.gamma))]
             check_agreement(self._comm, "Gossip", facts + [("push_sum", repr(push_sum))])
         except Error:
             self._comm.close()
@@ -99,15 +101,16 @@ class Gossip:
         added to it as it is now."""
         values = self._values(x)
         if self._sent is not None:
-            raise InvalidArgument("Gossip: start() after a start() that was not finished")
-        message = self._message(values)
+            raise self._invalid(f"start() before exchange {self.step} was finished, wanted finish()")
         sources, peers = self._neighbours()
+        message = self._message(values)
         self._sent = message
-        for source, weight in sources:
-            place = np.empty_like(message)
-            self._receiving.append((weight, place, self._comm.recv(place, source, wait=False)))
-        for peer in peers:
-            self._sending.append(self._comm.send(message, peer, wait=False))
+        with self._during():
+            for source, weight in sources:
+                place = np.empty_like(message)
+                self._receiving.append((weight, place, self._comm.recv(place, source, wait=False)))
+            for peer in peers:
+                self._sending.append(self._comm.send(message, peer, wait=False))
         self._messages += len(self._sending)
         self._wire_bytes += len(self._sending) * (message.nbytes + _HEADER)
 
@@ -116,7 +119,7 @@ class Gossip:
         values = self._values(x)
         self._receive()
         if self._correction is None:
-            raise InvalidArgument("Gossip: finish() without a start()")
+            raise self._invalid("finish() without a start(), wanted start()")
         values += self._correction
         self._correction = None
         return x
@@ -174,13 +177,19 @@ class Gossip:
 
     # Inside.
 
+    def _during(self) -> AbstractContextManager[None]:
+        return during(f"Gossip: rank {self._comm.rank} in exchange {self.step}")
+
+    def _invalid(self, what: str) -> InvalidArgument:
+        return InvalidArgument(f"Gossip: rank {self._comm.rank} got {what}")
+
     def _neighbours(self) -> tuple[list[tuple[int, float]], Sequence[int]]:
         """Of this step: whom this rank hears, with what weight; and whom it tells."""
         rank, size = self._comm.rank, self._comm.size
         period = self.topology.period(size)
         step = self.step if period is None else self.step % period
         if step not in self._plans:
-            peers = [self.topology.peers(source, size, step) for source in range(size)]
+            peers = checked_peers(self.topology, size, step)
             heard = [(source, 1 / (1 + len(its))) for source, its in enumerate(peers) if rank in its]
             if period is None:
                 self._plans.clear()
@@ -207,10 +216,11 @@ class Gossip:
         """Waits for an exchange under way, if there is one, and knows then what is to be added."""
         if self._sent is None:
             return
-        for _, _, work in self._receiving:
-            work.wait()
-        for work in self._sending:
-            work.wait()
+        with self._during():
+            for _, _, work in self._receiving:
+                work.wait()
+            for work in self._sending:
+                work.wait()
         message, self._sent = self._sent, None
         own = 1 / (1 + len(self._sending))
         self._correction = self._of_known(message, own) if self.codec is not None else self._of_arrays(message, own)
@@ -245,46 +255,57 @@ class Gossip:
             except TypeError:  # torch's words for bfloat16, and for what is on a device
                 values = None
         if not isinstance(values, np.ndarray) or not values.flags.c_contiguous or not values.flags.writeable:
-            raise InvalidArgument("Gossip: wanted a contiguous NumPy array, or a torch tensor on the CPU, to write to")
+            came = f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else type(x).__name__
+            raise self._invalid(
+                f"{came}, wanted a contiguous NumPy array, or a torch tensor on the CPU, that can be written to"
+            )
         wanted = ("float32",) if self.codec is not None else ("float32", "float64")
         if values.dtype.name not in wanted:
-            raise InvalidArgument(f"Gossip: x is {values.dtype.name}, wanted {' or '.join(wanted)}")
+            raise self._invalid(f"{values.dtype.name}[{values.size}], wanted {' or '.join(wanted)}")
         kind = values.size, values.dtype.name
         if self._agreed is None:
             check_agreement(self._comm, "Gossip", [("the array", f"{kind[1]}[{kind[0]}]")])
             self._agreed = kind
         if kind != self._agreed:
-            raise InvalidArgument(
-                f"Gossip: x is {kind[1]}[{kind[0]}], before it was {self._agreed[1]}[{self._agreed[0]}]"
-            )
+            raise self._invalid(f"{kind[1]}[{kind[0]}], before it was {self._agreed[1]}[{self._agreed[0]}]")
         return values.reshape(-1)
 
 
-def _gamma_of(codec: Any) -> float:
+def _gamma_of(codec: Any, rank: int) -> float:
     if isinstance(codec, (TopK, RandomK)):
         if not isinstance(codec.ratio, (int, float)) or codec.k:
-            raise InvalidArgument(f"Gossip: wanted a gamma for {codec!r}; docs/gossip.md says how large")
+            raise InvalidArgument(
+                f"Gossip: rank {rank} got no gamma, wanted a gamma for {codec!r}; docs/gossip.md says how large"
+            )
         return min(0.8, (2 if isinstance(codec, TopK) else 0.5) * codec.ratio)
     return 1.0 if codec is None else 0.05 if isinstance(codec, Sign) else 0.8
 
 
-def _check(topology: Any, codec: Any, gamma: Any, push_sum: Any) -> None:
+def _check(topology: Any, codec: Any, gamma: Any, push_sum: Any, rank: int) -> None:
     if not isinstance(topology, Topology):
-        raise InvalidArgument(f"Gossip: topology is {topology!r}, wanted one of pycoll.gossip, Ring() for example")
+        raise InvalidArgument(
+            f"Gossip: on rank {rank} topology is {topology!r}, wanted one of pycoll.gossip, Ring() for example"
+        )
     if isinstance(gamma, bool) or not isinstance(gamma, (int, float)) or not 0 < gamma <= 1:
-        raise InvalidArgument(f"Gossip: gamma is {gamma!r}, wanted above 0 and at most 1")
+        raise InvalidArgument(f"Gossip: on rank {rank} gamma is {gamma!r}, wanted above 0 and at most 1")
     if not isinstance(push_sum, bool):
-        raise InvalidArgument(f"Gossip: push_sum is {push_sum!r}, wanted True or False")
+        raise InvalidArgument(f"Gossip: on rank {rank} push_sum is {push_sum!r}, wanted True or False")
     if push_sum and (codec is not None or gamma != 1):
-        raise InvalidArgument("Gossip: push_sum has neither a codec nor a gamma below 1")
+        raise InvalidArgument(f"Gossip: on rank {rank} push_sum has neither a codec nor a gamma below 1")
     if not topology.balanced and not push_sum:
-        raise InvalidArgument(f"Gossip: {topology!r} is not balanced, so only push_sum=True comes to the mean")
+        raise InvalidArgument(
+            f"Gossip: on rank {rank} {by_value(topology)} is not balanced, so only push_sum=True comes to the mean"
+        )
     if codec is None:
         return
     if not isinstance(codec, Codec) or isinstance(codec, (SharedScale, PowerSGD)):
-        raise InvalidArgument(f"Gossip: codec is {codec!r}, wanted one of pycoll.codec that needs no other ranks")
+        raise InvalidArgument(
+            f"Gossip: on rank {rank} codec is {codec!r}, wanted one of pycoll.codec that needs no other ranks"
+        )
     if not topology.static:
-        raise InvalidArgument(f"Gossip: {topology!r} changes from step to step; a codec wants one that is static")
+        raise InvalidArgument(
+            f"Gossip: on rank {rank} {by_value(topology)} changes from step to step; a codec wants one that is static"
+        )
 
 
 __all__ = ["Gossip"]

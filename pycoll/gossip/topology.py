@@ -12,6 +12,7 @@ import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
@@ -24,6 +25,7 @@ class Topology:
     """What all topologies have in common. One of your own overrides `peers`; the three marks say what is true of it.
 
     balanced: as many ranks send to a rank as it sends to, all of them equally many. static: the same at every step.
+    Ranks compare its fields, so these are alike on all of them; the first exchange of a step checks its peers.
     """
 
     balanced: ClassVar[bool] = True
@@ -170,6 +172,30 @@ class RandomPeer(Topology):
 
     def peers(self, rank: int, size: int, step: int) -> Sequence[int]:
         return _others(rank, ((rank + _drawn(self.seed, size, step)[rank]) % size,))
+
+
+def checked_peers(topology: Topology, size: int, step: int) -> list[list[int]]:
+    """Of each rank its peers at a step. Raises InvalidArgument for what topologies must not say, nor claim."""
+    peers = []
+    for rank in range(size):
+        said = list(topology.peers(rank, size, step))
+        if len(set(said)) < len(said) or not all(isinstance(p, Integral) and 0 <= p < size and p != rank for p in said):
+            raise InvalidArgument(
+                f"{type(topology).__name__}: at step {step} peers of rank {rank} are {said}, wanted others of {size} "
+                "ranks, each once"
+            )
+        peers.append([int(peer) for peer in said])
+    heard = [1 / (1 + len(its)) for its in peers]
+    for its in peers:
+        for peer in its:
+            heard[peer] += 1 / (1 + len(its))
+    for rank, weight in enumerate(heard):
+        if topology.balanced and abs(weight - 1) > 1e-9:
+            raise InvalidArgument(
+                f"{type(topology).__name__}: at step {step} weights of what rank {rank} hears sum to {weight:.3g}, "
+                "wanted 1 of a balanced topology; say balanced = False and take push_sum=True"
+            )
+    return peers
 
 
 def _others(rank: int, ranks: Iterable[int]) -> tuple[int, ...]:
