@@ -2,6 +2,8 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <chrono>
+#include <functional>
 
 #include "bind/bind.h"
 #include "bind/borrow.h"
@@ -45,13 +47,39 @@ std::string_view text_of(const Borrowed& array) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+// With the GIL released, whether it was held or not.
+void unlocked(const std::function<void()>& work) {
+  if (!PyGILState_Check()) return work();
+  const py::gil_scoped_release released;
+  work();
+}
+
+// Calls `check`, a function of Python, about every 20 ms of a loop.
+class Watch {
+ public:
+  explicit Watch(Object check) : check_(check) {}
+  void turn() {
+    if (++turns_ % 16) return;
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_) return;
+    next_ = now + std::chrono::milliseconds(20);
+    check_();
+  }
+
+ private:
+  Object check_;
+  unsigned turns_ = 0;
+  std::chrono::steady_clock::time_point next_{};
+};
+
 // The collector with the fold that it was made with: how a value is read depends on it.
 struct PyCollector {
   Fold fold;
   Collector core;
   PyCollector(const std::string& fold, const std::string& order, size_t memory, const std::string& folder)
-      : fold(parse_fold(fold)), core(this->fold, parse_order(order), memory, folder) {}
+      : fold(parse_fold(fold)), core(this->fold, parse_order(order), memory, folder, unlocked) {}
 
+  void count(py::handle key) { core.add(key_from(key, key_room), Number::of(int64_t{1})); }
   void add(py::handle key, py::handle value) {
     const Key k = key_from(key, key_room);
     if (folds_numbers(fold))
@@ -66,12 +94,17 @@ struct PyCollector {
   std::string key_room, value_room;
 };
 
-void add_pairs(PyCollector& self, Object pairs) {
+void add_pairs(PyCollector& self, Object pairs, Object check, bool count) {
+  Watch watch(check);
   for (const py::handle pair : py::iter(pairs)) {
+    watch.turn();
     PyObject* const p = pair.ptr();
     PYCOLL_CHECK(PyTuple_Check(p) && PyTuple_GET_SIZE(p) == 2, "mapreduce: map gave ", std::string(py::repr(pair)),
                  ", wanted pairs of key and value");
-    self.add(PyTuple_GET_ITEM(p, 0), PyTuple_GET_ITEM(p, 1));
+    if (count)
+      self.count(PyTuple_GET_ITEM(p, 0));
+    else
+      self.add(PyTuple_GET_ITEM(p, 0), PyTuple_GET_ITEM(p, 1));
   }
 }
 
@@ -123,11 +156,25 @@ std::vector<Segments> between(const PyCollector& self, const std::optional<std::
 struct PyMerge {
   Merge core;
   Rows rows{core};
+  std::string key_bytes;  // of `key`, the last one that pairs() gave
+  KeyType key_type = KeyType::text;
+  py::object key;
+
+  // Equal keys are one object, so that they are the same to Python as well: NaN is not equal to itself.
+  py::object key_of(const Record& record) {
+    if (!key || record.key != Key{key_bytes, key_type}) {
+      key_bytes = record.key.bytes;
+      key_type = record.key.type;
+      key = key_to(record.key);
+    }
+    return key;
+  }
 };
 
 std::unique_ptr<PyMerge> make_merge(const std::string& fold, const std::string& order, std::vector<Segments> sources,
                                     size_t buffer) {
-  return std::unique_ptr<PyMerge>(new PyMerge{Merge(parse_fold(fold), parse_order(order), std::move(sources), buffer)});
+  return std::unique_ptr<PyMerge>(
+      new PyMerge{.core = Merge(parse_fold(fold), parse_order(order), std::move(sources), buffer)});
 }
 
 size_t fill(PyMerge& self, Object to) {
@@ -142,7 +189,7 @@ py::list pairs(PyMerge& self, size_t most) {
   size_t bytes = 0;
   for (Record record; bytes < most && self.rows.next(record);
        bytes += 64 + record.key.bytes.size() + record.value.size())
-    result.append(py::make_tuple(key_to(record.key), value_to(record.value)));
+    result.append(py::make_tuple(self.key_of(record), value_to(record.value)));
   return result;
 }
 
@@ -163,16 +210,15 @@ py::array_t<T> array_of(std::vector<T>&& values) {
                         py::capsule(owned, [](void* p) { delete static_cast<std::vector<T>*>(p); }));
 }
 
-py::object columns(PyMerge& self, size_t most) {
+py::object columns(PyMerge& self, size_t most, bool as_real) {
   Columns c;
   {
     const py::gil_scoped_release unlocked;
-    c = self.rows.columns(most);
+    c = self.rows.columns(most, as_real);
   }
   if (c.key_ends.empty()) return py::none();
-  constexpr const char* types[kKeyTypes] = {"text", "bytes", "whole", "real", "tuple"};
   py::dict result;
-  result["key_type"] = types[int(c.key_type)];
+  result["key_type"] = name_of(c.key_type);
   result["kind"] = std::string(1, c.kind);
   result["keys"] = py::bytes(c.keys);
   result["key_ends"] = array_of(std::move(c.key_ends));
@@ -206,16 +252,21 @@ bool take(Spool& self, PyMerge& merge, size_t bytes) {
 }  // namespace
 
 void bind_records(py::module_& m) {
-  py::class_<Segments>(m, "Segments").def_property_readonly("bytes", &Segments::bytes);
+  py::class_<Segments>(m, "Segments")
+      .def_property_readonly("bytes", &Segments::bytes)
+      .def_readonly("largest", &Segments::largest);
 
   py::class_<PyCollector>(m, "Collector")
       .def(py::init<const std::string&, const std::string&, size_t, const std::string&>(), py::arg("fold"),
            py::arg("order"), py::arg("memory"), py::arg("folder"))
-      .def("add_pairs", &add_pairs, py::arg("pairs"))
+      .def("add_pairs", &add_pairs, py::arg("pairs"), py::arg("check"), py::arg("count"))
       .def("add_words", &add_words, py::arg("text"))
       .def("add_positions", &add_positions, py::arg("text"), py::arg("first"))
       .def("finish", &finish)
       .def("compact", &compact)
+      .def("stop", [](PyCollector& self) { self.core.stop(); })
+      .def_property_readonly("key_types", [](const PyCollector& self) { return self.core.kinds().keys(); })
+      .def_property_readonly("kinds", [](const PyCollector& self) { return self.core.kinds().values(); })
       .def_property_readonly("records", [](const PyCollector& self) { return self.core.records(); })
       .def_property_readonly("spilled", [](const PyCollector& self) { return self.core.spilled(); })
       .def_property_readonly("runs", [](const PyCollector& self) { return self.core.runs().size(); })
@@ -230,6 +281,8 @@ void bind_records(py::module_& m) {
       .def("append", &append, py::arg("stream"))
       .def("take", &take, py::arg("merge"), py::arg("bytes"))
       .def_property_readonly("count", &Spool::count)
+      .def_property_readonly("key_types", [](const Spool& self) { return self.kinds().keys(); })
+      .def_property_readonly("kinds", [](const Spool& self) { return self.kinds().values(); })
       .def("segments", &Spool::segments);
 
   py::class_<PyMerge>(m, "Merge")
@@ -237,7 +290,7 @@ void bind_records(py::module_& m) {
       .def("fill", &fill, py::arg("to"))
       .def("pairs", &pairs, py::arg("most"))
       .def("lines", &lines, py::arg("most"))
-      .def("columns", &columns, py::arg("most"))
+      .def("columns", &columns, py::arg("most"), py::arg("as_real"))
       .def_property_readonly("read", [](const PyMerge& self) { return self.core.read(); })
       .def_property_readonly("taken", [](const PyMerge& self) { return self.rows.taken(); });
 }

@@ -8,12 +8,17 @@
 
 namespace pycoll::records {
 
-Collector::Collector(Fold fold, Order order, size_t bytes, std::string folder)
-    : fold_(fold), order_(order), folder_(std::move(folder)), groups_(fold, order, bytes) {}
+Collector::Collector(Fold fold, Order order, size_t bytes, std::string folder, Around around)
+    : fold_(fold),
+      order_(order),
+      bytes_(bytes),
+      folder_(std::move(folder)),
+      around_(std::move(around)),
+      groups_(fold, order, bytes) {}
 
 void Collector::drain() {
   auto run = std::make_unique<Run>(order_, folder_);
-  groups_.drain(*run);
+  groups_.drain(*run, stopped_);
   spilled_ += run->bytes();
   runs_.push_back(std::move(run));
   merge_level(0);
@@ -27,17 +32,41 @@ void Collector::merge_level(int level) {
   merge_level(level + 1);
 }
 
+// Runs from `first` on become one; fewer at once where their largest records would not fit beside each other.
+// Neighbours are merged, in their place: values of a key stay in the order in which they came.
 void Collector::merge_from(size_t first, int level) {
-  std::vector<Segments> sources;
-  for (size_t i = first; i < runs_.size(); ++i) sources.push_back(runs_[i]->all());
-  auto merged = std::make_unique<Run>(order_, folder_);
-  Merge merge(fold_, order_, std::move(sources), 32 << 10);
-  for (Record record; merge.next(record);) merged->add(token_of(order_, record.key), record);
-  merged->finish();
-  merged->level = level;
-  spilled_ += merged->bytes();
-  runs_.resize(first);
-  runs_.push_back(std::move(merged));
+  while (runs_.size() - first > 1) {
+    for (size_t begin = first; begin < runs_.size(); ++begin) {
+      const size_t end = end_of_merge(begin);
+      if (end - begin == 1) break;
+      std::vector<Segments> sources;
+      for (size_t i = begin; i < end; ++i) sources.push_back(runs_[i]->all());
+      auto merged = std::make_unique<Run>(order_, folder_);
+      Merge merge(fold_, order_, std::move(sources), 32 << 10);
+      for (Record record; merge.next(record);) {
+        PYCOLL_CHECK_AS(Error, !stopped_, "mapreduce: stopped");
+        merged->add(token_of(order_, record.key), record);
+      }
+      merged->finish();
+      merged->level = level;
+      spilled_ += merged->bytes();
+      runs_[begin] = std::move(merged);
+      runs_.erase(runs_.begin() + std::ptrdiff_t(begin) + 1, runs_.begin() + std::ptrdiff_t(end));
+    }
+  }
+}
+
+// How far runs from `first` on can be merged at once. Sets are the exception: what they are merged to has them all.
+size_t Collector::end_of_merge(size_t first) const {
+  size_t end = first, bytes = 0;
+  for (; end < runs_.size(); ++end) {
+    bytes += runs_[end]->all().largest;
+    if (bytes <= bytes_ || fold_ == Fold::set) continue;
+    PYCOLL_CHECK(end - first != 1, "mapreduce: two records of ", bytes, " bytes together cannot be merged in ", bytes_,
+                 " bytes, wanted more memory=");
+    break;
+  }
+  return end;
 }
 
 void Collector::compact() {
@@ -47,6 +76,12 @@ void Collector::compact() {
 template <class Value>
 void Collector::add_hashed(const Key& key, uint64_t hash, const Value& value) {
   ++records_;
+  if (key_type_ < 0) key_type_ = int(key.type);
+  PYCOLL_CHECK(int(key.type) == key_type_, "mapreduce: got a key of type ", name_of(key.type), " behind one of type ",
+               name_of(KeyType(key_type_)), ", wanted keys of one type in a job");
+  if constexpr (std::is_same_v<Value, Number>) kinds_.add(key.type, value.real ? 'f' : 'i');
+  if constexpr (std::is_same_v<Value, uint64_t>) kinds_.add(key.type, 'd');
+  if constexpr (std::is_same_v<Value, std::string_view>) kinds_.add(key.type, value[0]);
   const auto try_to = [&] {
     if constexpr (std::is_same_v<Value, std::string_view>)
       return groups_.add(key, value);
@@ -54,7 +89,7 @@ void Collector::add_hashed(const Key& key, uint64_t hash, const Value& value) {
       return groups_.add(key, hash, value);
   };
   if (try_to()) return;
-  if (!groups_.empty()) drain();
+  if (!groups_.empty()) around_([&] { drain(); });
   PYCOLL_CHECK(try_to(), "mapreduce: a record of ", key.bytes.size(),
                " bytes of key does not fit into the memory for records, at most ", groups_.most_record(), " bytes");
 }

@@ -178,7 +178,7 @@ void Groups::put_set(const Entry& entry, std::string& to) const {
   put_set_of(to, ids);
 }
 
-void Groups::drain(Run& run) {
+void Groups::drain(Run& run, const std::atomic<bool>& stopped) {
   const Region order(count_ * sizeof(Place));
   auto* places = reinterpret_cast<Place*>(order.data());
   const auto key = [&](const Place& place) {
@@ -207,8 +207,10 @@ void Groups::drain(Run& run) {
     return x == y ? a.entry < b.entry : behind_token(x, y);  // values of a key in the order in which they came
   });
   std::string room;
-  for (size_t i = 0; i < count; ++i)
+  for (size_t i = 0; i < count; ++i) {
+    PYCOLL_CHECK_AS(Error, !stopped, "mapreduce: stopped");
     run.add(places[i].token, {key(places[i]), value_of(at<Entry>(places[i].entry), room)});
+  }
   run.finish();
   used_ = kUnit;
   count_ = 0;

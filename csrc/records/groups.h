@@ -1,6 +1,7 @@
 // Records on their way into a run, in memory of a bounded size: folded by key as they come (a hash table), or, without
 // a fold, as they are. What is full is drained: written to a run in order, and empty again.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <string>
 
@@ -26,8 +27,8 @@ class Groups {
   void prefetch_entry(uint64_t hash) const { __builtin_prefetch(arena_.data() + slots()[hash & mask_].entry * kUnit); }
 
   bool empty() const { return !count_; }
-  size_t most_record() const;  // bytes of key and value together
-  void drain(Run& run);
+  size_t most_record() const;                              // bytes of key and value together
+  void drain(Run& run, const std::atomic<bool>& stopped);  // raises once it is stopped
 
  private:
   // Places in the arena are counted in units; 0 is none.

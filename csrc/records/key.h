@@ -11,6 +11,10 @@ namespace pycoll::records {
 // What a key was in Python. Keys of different types are different keys.
 enum class KeyType : uint8_t { text, bytes, whole, real, tuple };
 constexpr int kKeyTypes = 5;
+constexpr const char* kTypeNames[kKeyTypes] = {"str", "bytes", "int", "float", "tuple"};
+inline const char* name_of(KeyType type) {
+  return kTypeNames[static_cast<int>(type)];
+}
 
 struct Key {
   std::string_view bytes;

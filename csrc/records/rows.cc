@@ -90,7 +90,7 @@ std::string Rows::lines(size_t bytes) {
   return text;
 }
 
-Columns Rows::columns(size_t bytes) {
+Columns Rows::columns(size_t bytes, bool as_real) {
   Columns columns;
   const auto used = [&] {
     return columns.keys.size() + columns.values.size() +
@@ -98,7 +98,7 @@ Columns Rows::columns(size_t bytes) {
                (columns.key_ends.size() + columns.wholes.size() + columns.reals.size() + columns.value_ends.size());
   };
   for (Record record; used() < bytes && next(record);) {
-    const char kind = record.value[0];
+    const char kind = as_real && record.value[0] == 'i' ? 'f' : record.value[0];
     if (columns.key_ends.empty()) {
       columns.key_type = record.key.type;
       columns.kind = kind;
@@ -113,7 +113,7 @@ Columns Rows::columns(size_t bytes) {
     if (kind == 'i') {
       columns.wholes.push_back(take_number(record.value).whole);
     } else if (kind == 'f') {
-      columns.reals.push_back(take_number(record.value).value);
+      columns.reals.push_back(take_number(record.value).as_double());
     } else if (kind == 'd') {
       IdSet::take(record.value, columns.wholes);
       columns.value_ends.push_back(int64_t(columns.wholes.size()));

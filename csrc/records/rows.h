@@ -23,8 +23,9 @@ struct Columns {
 class Rows {
  public:
   explicit Rows(Merge& merge) : merge_(merge) {}
-  // Until about `bytes` are taken, or the next record is of another type or kind; no keys: the end.
-  Columns columns(size_t bytes);
+  // Until about `bytes` are taken, or the next record is of another type or kind; no keys: the end. as_real: whole
+  // numbers are taken as doubles.
+  Columns columns(size_t bytes, bool as_real);
   // Lines of key, tab, value until about `bytes`; "": the end. Raises InvalidArgument for a value that has no text.
   std::string lines(size_t bytes);
   bool next(Record& record);

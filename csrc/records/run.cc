@@ -75,11 +75,20 @@ size_t Reader::offset() const {
   return at_ - size_t(end_ - p_);
 }
 
-// Moves what is left to the front and reads behind it; a record larger than the buffer makes it larger.
-bool Reader::refill() {
+// Moves what is left to the front and reads behind it; a record larger than the buffer makes it as large as that. What
+// it asks for may be noise, so a buffer never is larger than what is left to read.
+bool Reader::refill(size_t wanted) {
   const size_t left = size_t(end_ - p_);
-  std::memmove(buffer_.data(), p_ ? p_ : buffer_.data(), left);
-  if (left > buffer_.size() / 2) buffer_.resize(2 * buffer_.size());
+  if (wanted > buffer_.size()) {
+    size_t ahead = left;
+    for (size_t span = span_; span < segments_.spans.size() && ahead < wanted; ++span)
+      ahead += segments_.spans[span].end - (span == span_ ? at_ : segments_.spans[span].begin);
+    std::vector<char> larger(std::max(std::min(wanted, ahead), left));
+    std::copy(p_, end_, larger.data());
+    buffer_ = std::move(larger);
+  } else {
+    std::memmove(buffer_.data(), p_ ? p_ : buffer_.data(), left);
+  }
   size_t filled = left;
   while (span_ < segments_.spans.size() && filled < buffer_.size()) {
     const Span& span = segments_.spans[span_];
@@ -97,17 +106,25 @@ bool Reader::next(Record& record) {
   while (true) {
     const char* p = p_;
     uint64_t key, value;
-    if (get_varint(p, end_, key) && key / 8 <= size_t(end_ - p)) {
-      record.key = {{p, key / 8}, KeyType(key % 8)};
+    size_t wanted = size_t(end_ - p_) + kMostVarint;
+    if (get_varint(p, end_, key)) {
       PYCOLL_CHECK_AS(TransportError, key % 8 < kKeyTypes, "mapreduce: a record has a key of type ", key % 8);
-      p += key / 8;
-      if (get_varint(p, end_, value) && value <= size_t(end_ - p)) {
-        record.value = {p, value};
-        p_ = p + value;
-        return true;
+      if (key / 8 <= size_t(end_ - p)) {
+        record.key = {{p, key / 8}, KeyType(key % 8)};
+        p += key / 8;
+        if (get_varint(p, end_, value)) {
+          if (value <= size_t(end_ - p)) {
+            record.value = {p, value};
+            p_ = p + value;
+            return true;
+          }
+          wanted = size_t(p - p_) + value;
+        }
+      } else {
+        wanted = size_t(p - p_) + key / 8 + kMostVarint;
       }
     }
-    if (!refill()) {
+    if (!refill(wanted)) {
       PYCOLL_CHECK_AS(TransportError, p_ == end_, "mapreduce: the last record is not whole");
       return false;
     }
@@ -129,43 +146,63 @@ void Run::add(uint64_t token, const Record& record) {
     take_sample(place, record.key);
   }
   put_record(buffer_, record);
+  const size_t end = file_->bytes() + buffer_.size();
+  if (end - place >= kLarge) large_.push_back({place, end});
   if (buffer_.size() >= kWrite) flush();
 }
 
 // Once it is too large, every second one goes.
 void Run::take_sample(size_t place, const Key& key) {
-  sample_.emplace_back(key.bytes, uint8_t(key.type));
+  const auto room = [](const auto& sampled) { return sizeof sampled + sizeof(size_t) + sampled.first.size(); };
+  sample_.emplace_back(key.bytes.substr(0, kMostSampledKey), uint8_t(key.type));
   places_.push_back(place);
-  if (sample_.size() < kMostSampled) return;
-  for (size_t i = 0; i < kMostSampled / 2; ++i) {
+  sampled_ += room(sample_.back());
+  if (sampled_ <= kMostSample) return;
+  const size_t half = sample_.size() / 2;
+  sampled_ = 0;
+  for (size_t i = 0; i < half; ++i) {
     sample_[i] = std::move(sample_[2 * i]);
     places_[i] = places_[2 * i];
+    sampled_ += room(sample_[i]);
   }
-  sample_.resize(kMostSampled / 2);
-  places_.resize(kMostSampled / 2);
+  sample_.resize(half);
+  places_.resize(half);
   interval_ *= 2;
 }
 
 void Run::finish() {
   flush();
   buffer_.shrink_to_fit();
+  large_.shrink_to_fit();
   while (bucket_ < kBuckets) starts_[size_t(++bucket_)] = file_->bytes();
 }
 
 Segments Run::all() const {
-  return {file_, {{0, file_->bytes()}}};
+  return part({{0, file_->bytes()}});
+}
+
+// Both are in order of place, and a large record lies in one span as a whole.
+Segments Run::part(std::vector<Span> spans) const {
+  size_t largest = 0;
+  auto large = large_.begin();
+  for (const Span& span : spans) {
+    while (large != large_.end() && large->begin < span.begin) ++large;
+    for (; large != large_.end() && large->begin < span.end; ++large)
+      largest = std::max(largest, large->end - large->begin);
+  }
+  return {file_, std::move(spans), largest};
 }
 
 Segments Run::buckets(const std::vector<bool>& wanted) const {
-  Segments result{file_, {}};
+  std::vector<Span> spans;
   for (size_t i = 0; i < kBuckets; ++i) {
     if (!wanted[i] || starts_[i] == starts_[i + 1]) continue;
-    if (!result.spans.empty() && result.spans.back().end == starts_[i])
-      result.spans.back().end = starts_[i + 1];
+    if (!spans.empty() && spans.back().end == starts_[i])
+      spans.back().end = starts_[i + 1];
     else
-      result.spans.push_back({starts_[i], starts_[i + 1]});
+      spans.push_back({starts_[i], starts_[i + 1]});
   }
-  return result;
+  return part(std::move(spans));
 }
 
 std::array<uint64_t, kBuckets> Run::bucket_bytes() const {
@@ -177,8 +214,11 @@ std::array<uint64_t, kBuckets> Run::bucket_bytes() const {
 // Place of the first record whose key is not before `key`: from the last sampled record before it on, one by one.
 size_t Run::find(const Key& key) const {
   const auto before = [&](const Key& a) { return behind_token(a, key); };
-  const auto sampled = std::partition_point(sample_.begin(), sample_.end(),
-                                            [&](const auto& s) { return before({s.first, KeyType(s.second)}); });
+  // Of a key that begins as `key` does, and was cut there, nothing is known: it does not count as before it.
+  const auto sampled = std::partition_point(sample_.begin(), sample_.end(), [&](const auto& s) {
+    const bool cut = s.first.size() == kMostSampledKey && key.bytes.starts_with(s.first);
+    return !cut && before({s.first, KeyType(s.second)});
+  });
   if (sampled == sample_.begin()) return 0;
   const size_t from = places_[size_t(sampled - sample_.begin()) - 1];
   Reader reader({file_, {{from, file_->bytes()}}}, 32 << 10);
@@ -189,8 +229,7 @@ size_t Run::find(const Key& key) const {
 
 Segments Run::between(const Key* from, const Key* to) const {
   const size_t begin = from ? find(*from) : 0, end = to ? find(*to) : file_->bytes();
-  if (begin >= end) return {file_, {}};
-  return {file_, {{begin, end}}};
+  return begin < end ? part({{begin, end}}) : part({});
 }
 
 }  // namespace pycoll::records

@@ -43,10 +43,12 @@ struct Span {
 struct Segments {
   std::shared_ptr<const File> file;
   std::vector<Span> spans;
+  size_t largest = 0;  // bytes of the largest record, if it is a large one (see Run) and known
   size_t bytes() const;
 };
 
-// Reads the records of segments. What next() gives holds until the next call.
+// Reads the records of segments. What next() gives holds until the next call. Has memory of its buffer, or of the
+// largest record if that is larger.
 class Reader {
  public:
   Reader(Segments segments, size_t buffer);
@@ -54,7 +56,7 @@ class Reader {
   size_t offset() const;  // in the file, of the record that comes next
 
  private:
-  bool refill();
+  bool refill(size_t wanted);
   Segments segments_;
   size_t span_ = 0, at_ = 0;  // what is read next from the file
   std::vector<char> buffer_;
@@ -68,19 +70,22 @@ class Run {
   void add(uint64_t token, const Record& record);
   void finish();
 
+  static constexpr size_t kLarge = 64 << 10;  // bytes of a record, from which on segments tell of it
   Segments all() const;
   Segments buckets(const std::vector<bool>& wanted) const;  // in order of hash
   Segments between(const Key* from, const Key* to) const;   // in order of key: from <= key < to
   std::array<uint64_t, kBuckets> bucket_bytes() const;      // in order of hash
-  // In order of key: a record's key and type for about every interval() bytes.
+  // In order of key: how a record's key begins, and its type, for about every interval() bytes.
   const std::vector<std::pair<std::string, uint8_t>>& sample() const { return sample_; }
   size_t interval() const { return interval_; }
   size_t bytes() const { return file_->bytes(); }
   int level = 0;  // how often its records were merged
 
  private:
-  static constexpr size_t kMostSampled = 4096;
+  static constexpr size_t kMostSample = 64 << 10;  // bytes that the sample may take
+  static constexpr size_t kMostSampledKey = 256;   // bytes of a key that are kept
   size_t find(const Key& key) const;
+  Segments part(std::vector<Span> spans) const;
   void take_sample(size_t place, const Key& key);
   void flush();
   Order order_;
@@ -91,6 +96,8 @@ class Run {
   std::vector<std::pair<std::string, uint8_t>> sample_;  // in order of key
   size_t interval_ = 1 << 10;
   std::vector<size_t> places_;  // of the sample's records
+  size_t sampled_ = 0;          // bytes of the sample
+  std::vector<Span> large_;     // records of kLarge bytes and more
 };
 
 }  // namespace pycoll::records

@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "records/kinds.h"
 #include "records/run.h"
 
 namespace pycoll::records {
@@ -13,6 +14,7 @@ class Spool {
   void put(const Record& record) {
     put_record(buffer_, record);
     ++count_;
+    kinds_.add(record.key.type, record.value[0]);
     if (buffer_.size() >= kBuffer) flush();
   }
   // A part of the stream that Merge::fill() gave.
@@ -25,7 +27,8 @@ class Spool {
     flush();
     return {file_, {{0, file_->bytes()}}};
   }
-  uint64_t count() const { return count_; }  // of those put
+  uint64_t count() const { return count_; }      // of those put
+  const Kinds& kinds() const { return kinds_; }  // of those put
 
  private:
   static constexpr size_t kBuffer = 256 << 10;
@@ -36,6 +39,7 @@ class Spool {
   std::shared_ptr<File> file_;
   std::string buffer_;
   uint64_t count_ = 0;
+  Kinds kinds_;
 };
 
 }  // namespace pycoll::records

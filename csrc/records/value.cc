@@ -1,6 +1,7 @@
 #include "records/value.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "core/error.h"
@@ -11,7 +12,10 @@ namespace pycoll::records {
 void fold_into(Fold fold, Number& acc, Number x) {
   if (acc.real || x.real) {
     const double a = acc.as_double(), b = x.as_double();
-    acc = Number::of(fold == Fold::sum ? a + b : fold == Fold::min ? std::min(a, b) : std::max(a, b));
+    if (fold == Fold::sum || std::isnan(a) || std::isnan(b))  // NaN is the least and the most as well, in any order
+      acc = Number::of(a + b);
+    else
+      acc = Number::of(fold == Fold::min ? std::min(a, b) : std::max(a, b));
   } else if (fold == Fold::sum) {
     PYCOLL_CHECK(!__builtin_add_overflow(acc.whole, x.whole, &acc.whole),
                  "mapreduce: a sum of whole numbers leaves 64 bits; emit floats, or reduce with a function");

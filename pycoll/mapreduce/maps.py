@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class Words:
@@ -13,8 +13,11 @@ class Words:
     """
 
     def __call__(self, line: str) -> Iterator[tuple[str, int]]:
-        for word in line.encode().split():
-            yield word.decode(), 1
+        return self.pairs(line.encode("utf-8", "surrogateescape").split())
+
+    def pairs(self, words: Iterable[bytes]) -> Iterator[tuple[str, int]]:
+        for word in words:
+            yield word.decode("utf-8", "surrogateescape"), 1
 
 
 class Positions:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from .._core import Segments
 from ..errors import InvalidArgument
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
@@ -52,6 +53,18 @@ class Memory:
     def records(self) -> int:
         """Bytes for what map emits."""
         return self.left * 3 // 4 - 3 * self.block
+
+    @property
+    def record(self) -> int:
+        """Bytes of input that one record may have: it is there several times while it is read."""
+        return self.left // 8
+
+    def too_large(self, parts: list[list[Segments]], fold: str) -> bool:
+        """Whether the large records of so many segments do not fit beside each other, one of each.
+
+        Sets are the exception: merged they have the same bytes.
+        """
+        return fold != "set" and sum(s.largest for part in parts for s in part) > self.left // 2
 
     def stage(self, ranks: int) -> int:
         """Bytes sent to each rank at once."""

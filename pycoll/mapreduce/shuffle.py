@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .._core import Collector, Merge, Segments, Spool
 from ..data import by_size
-from ..errors import Error
+from ..errors import Error, InvalidArgument, capture
 from ..objects import allgather
+from ..together import agree
 
 if TYPE_CHECKING:
     from ..comm import Communicator
@@ -17,24 +19,27 @@ if TYPE_CHECKING:
 
 _SAMPLE = 4096  # keys of all ranks together, of which the bounds of ranges are chosen
 
+#: Cuts a collector's records into a part for each rank: segments of each of its runs.
+Cut = Callable[[Collector], list[list[Segments]]]
 
-def parts_by_hash(comm: Communicator, collector: Collector) -> list[list[Segments]]:
-    """For each rank, what it gets of this rank's records: buckets of hashes, dealt out so that bytes are even.
+
+def cut_by_hash(comm: Communicator, collector: Collector) -> Cut:
+    """Each rank gets buckets of hashes, dealt out so that bytes are even.
 
     A bucket that is large by one frequent key makes its rank get fewer of the others. Collective.
     """
     mine = collector.bucket_bytes()
     total = comm.allreduce(mine.astype(np.int64))
-    parts = []
+    masks = []
     for buckets in by_size(total.tolist(), comm.size):
         wanted = np.zeros(total.size, bool)
         wanted[buckets] = True
-        parts.append(collector.of_buckets(wanted.tolist()))
-    return parts
+        masks.append(wanted.tolist())
+    return lambda collector: [collector.of_buckets(mask) for mask in masks]
 
 
-def parts_by_range(comm: Communicator, collector: Collector) -> list[list[Segments]]:
-    """For each rank, its range of keys, in order of ranks, so that bytes are about even. Collective.
+def cut_by_range(comm: Communicator, collector: Collector) -> Cut:
+    """Each rank gets a range of keys, in order of ranks, so that bytes are about even. Collective.
 
     Ranges are cut at keys of a sample, taken of each rank's records at even distances of bytes.
     """
@@ -50,9 +55,7 @@ def parts_by_range(comm: Communicator, collector: Collector) -> list[list[Segmen
         bounds = [everything[place][0] for place in places]
     lower: list[bytes | None] = [None, *bounds, *[None] * (comm.size - 1 - len(bounds))]
     upper: list[bytes | None] = [*lower[1:], None]
-    if not bounds:  # nobody has a record
-        return [collector.between(None, None)] + [[] for _ in range(comm.size - 1)]
-    return [collector.between(low, high) for low, high in zip(lower, upper, strict=True)]
+    return lambda collector: [collector.between(low, high) for low, high in zip(lower, upper, strict=True)]
 
 
 def shuffle(
@@ -62,8 +65,9 @@ def shuffle(
 
     Returns: what each rank has for this one, in rank order; the bytes that this rank sent.
 
-    Raises: on all ranks, if one cannot read or write its files.
+    Raises: on all ranks, if one cannot read or write its files, or has no room for the largest records that come.
     """
+    _check_room(comm, parts, fold, memory)
     stage = memory.stage(comm.size)
     buffer = memory.buffer(sum(len(part) for part in parts))
     merges = [Merge(fold, order, part if rank != comm.rank else [], buffer) for rank, part in enumerate(parts)]
@@ -92,6 +96,25 @@ def shuffle(
         except Exception as error:
             failure = error
     return [parts[rank] if rank == comm.rank else [came[rank].segments()] for rank in range(comm.size)], sent
+
+
+def _check_room(comm: Communicator, parts: list[list[Segments]], fold: str, memory: Memory) -> None:
+    """Raises InvalidArgument on all ranks if one could not hold the records that it merges, one of each source."""
+    largest = np.array([max((s.largest for s in part), default=0) for part in parts], np.int64)
+    others = comm.alltoall(largest)
+    others[comm.rank] = 0
+    at_once = max(
+        sum(s.largest for part in parts for s in part), int(others.sum()) + sum(s.largest for s in parts[comm.rank])
+    )
+
+    def check() -> None:
+        if fold != "set" and at_once > memory.left:
+            raise InvalidArgument(
+                f"mapreduce: rank {comm.rank}: records of {max(largest.max(), others.max())} bytes are too large: "
+                f"{at_once} bytes would be merged at once, and memory= leaves {memory.left}"
+            )
+
+    agree(comm, "mapreduce", capture(check))
 
 
 def _told(comm: Communicator, counts: np.ndarray, failure: Exception | None) -> np.ndarray | None:

@@ -351,7 +351,7 @@ TEST("rows: lines and columns") {
   }
   Merge merge(Fold::none, Order::key, all_of(collector), 4096);
   Rows rows(merge);
-  const Columns numbers = rows.columns(1 << 20), texts = rows.columns(1 << 20);
+  const Columns numbers = rows.columns(1 << 20, false), texts = rows.columns(1 << 20, false);
   CHECK(numbers.kind == 'i' && numbers.wholes == std::vector<int64_t>({1, -2}) && numbers.keys == "ab", "numbers");
   CHECK(texts.kind == 's' && texts.values == "text\n" && texts.key_ends == std::vector<int64_t>({3}), "texts");
 }
