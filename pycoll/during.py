@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .errors import PeerFailed, Timeout
+from .errors import Error, PeerFailed, Timeout
 
 
 @contextmanager
-def during(what: str) -> Iterator[None]:
-    """PeerFailed and Timeout that leave the block open with `what`; their classes and attributes stay."""
+def during(what: str, kinds: tuple[type[Error], ...] = (PeerFailed, Timeout)) -> Iterator[None]:
+    """Errors of these kinds that leave the block open with `what`; their classes and attributes stay."""
     try:
         yield
-    except PeerFailed as error:
-        raise PeerFailed(f"{what}: {error}", error.rank, error.host, error.operation) from error
-    except Timeout as error:
-        raise Timeout(f"{what}: {error}") from error
+    except kinds as error:
+        if isinstance(error, PeerFailed):
+            raise PeerFailed(f"{what}: {error}", error.rank, error.host, error.operation) from error
+        raise type(error)(f"{what}: {error}") from error
 
 
 __all__ = ["during"]

@@ -7,6 +7,7 @@ import random
 import re
 import runpy
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +217,46 @@ def test_state_goes_in_and_out():
     optimizer.load_state_dict(second[1])
     assert optimizer.state[model[0].weight]["exp_avg"].shape == (64, 20)
     assert optimizer.state[model[0].weight]["step"] == 20
+
+
+@pytest.mark.parametrize("make", [partial(torch.optim.NAdam, lr=0.1), partial(torch.optim.Adagrad, lr=0.1)])
+def test_scalars_and_snapshots(make):
+    """A parameter without dimensions is trained as in one process, with the state of a checkpoint too; and what
+    state_dict() gave is not what the servers go on with."""
+
+    def model():
+        return {"scale": torch.nn.Parameter(torch.tensor(1.0)), "bias": torch.nn.Parameter(torch.ones(3))}
+
+    def steps(optimizer, parameters, which):
+        for step in which:
+            for i, parameter in enumerate(parameters.values()):
+                parameter.grad = torch.full_like(parameter, 0.1 * (step + 1) + i)
+            optimizer.step()
+
+    def run(comm):
+        alone, first, second = model(), model(), model()
+        reference = make(alone.values())
+        steps(reference, alone, range(5))
+        with pycoll.PSOptimizer(make(first.values()), first.items(), comm) as optimizer:
+            steps(optimizer, first, range(2))
+            saved = optimizer.state_dict()
+            before = copy.deepcopy((first, saved))
+            steps(optimizer, first, range(2, 3))
+            assert str(saved) == str(before[1])
+        for into_wrapped in (True, False):
+            for name, parameter in second.items():
+                parameter.data.copy_(before[0][name].detach())
+            wrapped = make(second.values())
+            if into_wrapped:
+                wrapped.load_state_dict({key: value for key, value in saved.items() if key != "pycoll"})
+            with pycoll.PSOptimizer(wrapped, second.items(), comm) as optimizer:
+                if not into_wrapped:
+                    optimizer.load_state_dict(saved)
+                steps(optimizer, second, range(2, 5))
+                optimizer.server.pull(rows={"scale": [0]})
+            assert all(torch.equal(alone[name], second[name]) for name in alone)
+
+    loopback.run(2, run, timeout=20)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,12 @@ from ..agree import check_agreement
 from ..buckets import Named
 from ..codec import Codec, Identity, most_bytes
 from ..compression import Compression
-from ..errors import InvalidArgument, MismatchError
-from ..parameters import check_named, describe
-from ..replicate import broadcast_state_dict, broadcast_tensors
+from ..during import during
+from ..errors import InvalidArgument, MismatchError, PeerFailed
+from ..parameters import describe
+from ..replicate import broadcast_state_dict, broadcast_tensors, group_facts
+from ..settings import log
+from .arguments import check_rebuilds, named_of, ranks_of
 from .client import Client
 from .desk import Desk
 from .ending import Ending
@@ -30,8 +33,6 @@ from .worker import Pending, Worker
 
 if TYPE_CHECKING:
     from ..comm import Communicator
-
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class ParameterServer(Ending):
@@ -58,7 +59,9 @@ class ParameterServer(Ending):
 
     Args:
         optimizer: any of torch.optim, over CPU parameters of float32, float16 or bfloat16, the same on every rank; each
-            server builds one of its class for its pieces. It is not stepped itself.
+            server builds one of its class for its pieces. It is not stepped itself. Of other classes, one whose
+            constructor needs the parameters alone and keeps all else in their groups, and whose step() needs no
+            closure.
         named_parameters: ``model.named_parameters()``.
         comm: the ranks, by default ``pycoll.init()``. Messages travel on a duplicate.
         servers, workers: ranks; by default all are both. Each rank is at least one of them.
@@ -91,7 +94,10 @@ class ParameterServer(Ending):
     ) -> None:
         parent = pycoll.init() if comm is None else comm
         self.mode = mode_of(mode)
-        self._servers, self._workers = _ranks("servers", servers, parent.size), _ranks("workers", workers, parent.size)
+        self._servers, self._workers = (
+            ranks_of("servers", servers, parent.size),
+            ranks_of("workers", workers, parent.size),
+        )
         neither = set(range(parent.size)) - set(self._servers) - set(self._workers)
         if neither:
             raise InvalidArgument(f"ParameterServer: rank {min(neither)} is neither a server nor a worker")
@@ -101,7 +107,8 @@ class ParameterServer(Ending):
         for each in (codec, pull_codec):
             if each is not None:
                 most_bytes(each.at(0) if isinstance(each, Codec) else each, 1)  # raises here
-        self._named = _check(optimizer, named_parameters)
+        self._named = named_of(optimizer, named_parameters)
+        check_rebuilds(optimizer, parent.rank)
         self._comm = parent.dup()
         self._comm.timeout = parent.timeout
         try:
@@ -154,7 +161,8 @@ class ParameterServer(Ending):
         """
         if self._server is None or self.is_worker:
             raise InvalidArgument(f"serve: rank {self._comm.rank} is a worker; its server, if any, runs in a thread")
-        self._server.run()
+        with during(f"serve: rank {self._comm.rank}", (PeerFailed,)):  # others are the server's own, and say so
+            self._server.run()
 
     def push(self, gradients: Mapping[str, torch.Tensor | None], wait: bool = True) -> Pending | None:
         """Sends gradients by name; a sparse one (COO, of rows, as of ``nn.Embedding(sparse=True)``) as rows.
@@ -162,7 +170,7 @@ class ParameterServer(Ending):
         wait=False returns a Pending at once; the gradients must not be changed until it is done. Those that are missing
         or None count as zero beside other workers' gradients, and leave a parameter alone if nobody has one.
         """
-        return _wait(self._working("push").start(gradients, None), wait)
+        return _wait(self._working("push").start("push", gradients, None), wait)
 
     def pull(
         self,
@@ -176,7 +184,7 @@ class ParameterServer(Ending):
         returns a Pending at once; its wait() writes the parameters.
         """
         worker = self._working("pull")
-        return _wait(worker.start(None, worker.wanted(names, rows)), wait)
+        return _wait(worker.start("pull", None, worker.wanted(names, rows)), wait)
 
     def push_pull(
         self,
@@ -186,7 +194,7 @@ class ParameterServer(Ending):
     ) -> Pending | None:
         """push, then pull, in one message each way."""
         worker = self._working("push_pull")
-        return _wait(worker.start(gradients, worker.wanted(None, rows)), wait)
+        return _wait(worker.start("push_pull", gradients, worker.wanted(None, rows)), wait)
 
     def optimizer_state(self) -> dict[torch.Tensor, dict[str, Any]]:
         """The servers' optimizer state of each parameter, as the optimizer over whole parameters would have it."""
@@ -208,6 +216,11 @@ class ParameterServer(Ending):
         All workers call it, between two updates; the lowest rank's hold. saved: from checkpoint(), or None; the
         residuals in it are taken by the rank that saved them, and by no other.
         """
+        if saved is not None and not {"rank", "step", "residuals", "exact"} <= saved.keys():
+            raise InvalidArgument(
+                f"load_state_dict: rank {self._comm.rank} wanted a state of a PSOptimizer, got one whose 'pycoll' has "
+                f"{', '.join(saved)}"
+            )
         if saved is not None and saved["rank"] != self._comm.rank:
             saved = {**saved, "residuals": {}}
         self._working("restore").load(optimizer, state, saved)
@@ -242,9 +255,12 @@ class ParameterServer(Ending):
             if self._serving is not None:
                 self._serving.join()
                 if self._server is not None and self._server.error is not None:
-                    raise self._server.error
-        finally:
-            self._comm.close()
+                    with during(f"close: rank {self._comm.rank}", (PeerFailed,)):
+                        raise self._server.error
+        except BaseException as error:
+            self._fail(error)
+            raise
+        self._comm.close()
 
     # Inside.
 
@@ -261,9 +277,12 @@ class ParameterServer(Ending):
         self._comm.close()
 
     def _end(self) -> None:
-        """At exit: a program that ends well has finished, though it has not said so."""
+        """At exit: a program that ends well has finished, though it has not said so. Nobody is there to catch."""
         if getattr(sys, "last_value", None) is None:
-            self.close()
+            try:
+                self.close()
+            except Exception as error:
+                log.warning("ParameterServer, at exit: rank %d: %s: %s", self._comm.rank, type(error).__name__, error)
 
     def _make_server(
         self, optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor], codec: Codec | None
@@ -278,7 +297,8 @@ class ParameterServer(Ending):
         facts = [("servers", str(self._servers)), ("workers", str(self._workers)), ("mode", str(self.mode))]
         facts += [(name, repr(value)) for name, value in zip(what, others, strict=True)]
         facts.append(("optimizer", type(optimizer).__name__))
-        return facts + [(f"parameter {i}", f"'{name}' {describe(p)}") for i, (name, p) in enumerate(self._named)]
+        facts += [(f"parameter {i}", f"'{name}' {describe(p)}") for i, (name, p) in enumerate(self._named)]
+        return facts + group_facts(optimizer, {id(parameter): name for name, parameter in self._named})
 
     def _working(self, call: str) -> Worker:
         if self._worker is None:
@@ -301,34 +321,6 @@ def _wait(pending: Pending, wait: bool) -> Pending | None:
         return pending
     pending.wait()
     return None
-
-
-def _ranks(what: str, given: Sequence[int] | None, size: int) -> list[int]:
-    ranks = list(range(size)) if given is None else sorted(set(given))
-    if not ranks or not all(isinstance(rank, int) and 0 <= rank < size for rank in ranks):
-        raise InvalidArgument(f"ParameterServer: {what} is {given!r}, wanted ranks from 0 to {size - 1}, at least one")
-    return ranks
-
-
-def _check(optimizer: torch.optim.Optimizer, named_parameters: Iterable[Named]) -> list[Named]:
-    """The optimizer's parameters with their names."""
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise InvalidArgument(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
-    own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    first: dict[int, Named] = {}  # of tied parameters, the first name holds
-    for name, parameter in check_named(named_parameters):
-        if id(parameter) in own:
-            first.setdefault(id(parameter), (name, parameter))
-    named = list(first.values())
-    if len(named) != len(own):
-        raise InvalidArgument("ParameterServer: named_parameters lacks some of the optimizer's parameters")
-    for name, parameter in named:
-        if parameter.device.type != "cpu" or parameter.dtype not in _DTYPES:
-            raise InvalidArgument(
-                f"parameter '{name}' is {describe(parameter)} on {parameter.device}; wanted float32, float16 or "
-                "bfloat16 on the CPU"
-            )
-    return named
 
 
 __all__ = ["ParameterServer"]

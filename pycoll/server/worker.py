@@ -12,7 +12,9 @@ import torch
 
 from ..buckets import Named
 from ..codec import Codec
+from ..during import during
 from ..errors import InvalidArgument, Timeout
+from .arguments import check_gradient, limits_of
 from .client import Client
 from .pieces import Entry, Loaded, Piece, Reply, Request, Residuals, as_rows, flat
 from .state import cut_state, join_state, options_of
@@ -25,9 +27,9 @@ class Pending:
     """A push or pull under way."""
 
     def __init__(
-        self, future: futures.Future[dict[int, Reply]], finish: Callable[[dict[int, Reply]], None] | None
+        self, what: str, future: futures.Future[dict[int, Reply]], finish: Callable[[dict[int, Reply]], None] | None
     ) -> None:
-        self._future, self._finish = future, finish
+        self._what, self._future, self._finish = what, future, finish
 
     def done(self) -> bool:
         """True if wait() would not wait."""
@@ -40,7 +42,8 @@ class Pending:
         """
         if not futures.wait([self._future], timeout).done:
             raise Timeout(f"wait: the operation was not done within {timeout} s; it goes on")
-        replies = self._future.result()
+        with during(self._what):
+            replies = self._future.result()
         if self._finish is not None:
             finish, self._finish = self._finish, None
             finish(replies)
@@ -64,14 +67,16 @@ class Worker:
         self._view = View(pieces, [parameter for _, parameter in named], pull_codec)
         self._optimizer: torch.optim.Optimizer | None = None
         self._options = ""
+        self._pushes = 0
 
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
         """From now on servers learn of changes in the options of this optimizer's groups."""
         self._optimizer = optimizer
         self._changed_options()
 
-    def start(self, gradients: Mapping[str, torch.Tensor | None] | None, wanted: Rows | None) -> Pending:
+    def start(self, call: str, gradients: Mapping[str, torch.Tensor | None] | None, wanted: Rows | None) -> Pending:
         """A push (of `gradients`), a pull (of `wanted`), or both. Raises InvalidArgument."""
+        what = self._what(call)
         pushed = None if gradients is None else self._checked(gradients)
         options = None if gradients is None else self._changed_options()
         versions = dict(self._view.versions)
@@ -96,23 +101,24 @@ class Worker:
                 self._view.take(reply)
             return replies
 
-        return Pending(self._client.submit(job), None if wanted is None else self._view.show)
+        self._pushes += pushed is not None
+        return Pending(what, self._client.submit(job), None if wanted is None else self._view.show)
 
     def wanted(self, names: Iterable[str] | None, rows: Mapping[str, torch.Tensor] | None) -> Rows:
         """What a pull is about. Raises InvalidArgument."""
-        limits = dict(rows or {})
         chosen = list(self._by_name) if names is None else list(names)
         wanted: Rows = []
-        for name in [*chosen, *limits]:
+        for name in chosen:
             if name not in self._by_name:
                 raise InvalidArgument(f"pull: there is no parameter '{name}'")
+        limits = limits_of(rows or {}, chosen, self._client.rank)
         for name in chosen:
             i = self._by_name[name]
             if name not in limits:
                 wanted += [(piece.index, None) for piece in self._of[i]]
                 continue
             count = as_rows(self._named[i][1]).shape[0]
-            limit = np.unique(torch.as_tensor(limits[name]).numpy().astype(np.int64))
+            limit = limits[name]
             if limit.size and not (limit[0] >= 0 and limit[-1] < count):
                 raise InvalidArgument(
                     f"pull: rows of '{name}' go from {limit[0]} to {limit[-1]}, wanted 0 to {count - 1}"
@@ -126,7 +132,7 @@ class Worker:
     def optimizer_state(self) -> dict[torch.Tensor, dict[str, Any]]:
         """The servers' state of each parameter."""
         requests = {server: Request(state=True) for server in self._client.servers}
-        return self._joined(self._ask(requests))
+        return self._joined(self._ask("optimizer_state", requests))
 
     def state(self) -> tuple[dict[torch.Tensor, dict[str, Any]], dict[str, Any]]:
         """The servers' state of each parameter; and for load(), what else a run is made of.
@@ -138,7 +144,7 @@ class Worker:
         for piece in self._pieces:
             if self._view.is_held(piece) or self._named[piece.parameter][1].dtype != torch.float32:
                 requests[piece.server].exact.append(piece.index)
-        replies = self._ask(requests)
+        replies = self._ask("state_dict", requests)
         exact: dict[str, torch.Tensor] = {}
         for entry in (entry for reply in replies.values() for entry in reply.entries):
             piece = self._pieces[entry.piece]
@@ -186,10 +192,16 @@ class Worker:
                 self._view.exact(reply)
             return replies
 
-        self._view.show(self._client.submit(job).result())
+        with during(self._what("load_state_dict")):
+            self._view.show(self._client.submit(job).result())
 
-    def _ask(self, requests: dict[int, Request]) -> dict[int, Reply]:
-        return self._client.submit(lambda: self._client.ask(requests)).result()
+    def _ask(self, call: str, requests: dict[int, Request]) -> dict[int, Reply]:
+        with during(self._what(call)):
+            return self._client.submit(lambda: self._client.ask(requests)).result()
+
+    def _what(self, call: str) -> str:
+        """Opens a failure's sentence."""
+        return f"{call}: rank {self._client.rank}, after {self._pushes} pushes"
 
     def _joined(self, replies: dict[int, Reply]) -> dict[torch.Tensor, dict[str, Any]]:
         parts = {i: state for reply in replies.values() for i, state in (reply.state or {}).items()}
@@ -209,7 +221,8 @@ class Worker:
         requests = {server: Request(leave=True) for server in self._client.servers}
         left = self._client.submit(lambda: self._client.ask(requests))
         self.stop()
-        left.result()
+        with during(self._what("close")):
+            left.result()
 
     def stop(self) -> None:
         """Ends the client's thread."""
@@ -238,11 +251,7 @@ class Worker:
                 raise InvalidArgument(f"push: there is no parameter '{name}'")
             if gradient is None:
                 continue
-            shape = self._named[self._by_name[name]][1].shape
-            if gradient.shape != shape or (gradient.is_sparse and gradient.sparse_dim() != 1):
-                raise InvalidArgument(
-                    f"push: the gradient of '{name}' is {list(gradient.shape)}, wanted {list(shape)}, dense or rows"
-                )
+            check_gradient(name, gradient, self._named[self._by_name[name]][1].shape, self._client.rank)
             checked.append((self._by_name[name], gradient.detach()))
         return checked
 
