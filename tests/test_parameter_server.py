@@ -314,6 +314,31 @@ def test_a_resumed_run_equals_an_uninterrupted_one(dtype, options):
             assert not torch.equal(ends[0], ends[2])  # the test sees what residuals do
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, "Adafactor"), reason="this torch has no Adafactor")
+def test_state_that_no_pieces_can_have():
+    """Adafactor's is of rows and columns: whole where parameters are, and else refused before it is made of a part."""
+
+    def run(comm):
+        model = network()
+        make = partial(torch.optim.Adafactor, list(model.parameters()))
+        with pycoll.PSOptimizer(make(), model.named_parameters(), comm, piece_bytes=1 << 20) as optimizer:
+            train(optimizer, model, 7, 2)
+            saved = optimizer.state_dict()
+            assert saved["state"][0]["row_var"].shape == (64, 1)
+        with pycoll.PSOptimizer(make(), model.named_parameters(), comm, piece_bytes=700) as optimizer:
+            train(optimizer, model, 7, 2)
+            with pytest.raises(pycoll.InvalidArgument, match=r"'row_var' of the optimizer's state is \[\d+, 1\]"):
+                optimizer.state_dict()
+            with pytest.raises(pycoll.InvalidArgument, match=r"'row_var' of the optimizer's state is \[64, 1\]"):
+                optimizer.load_state_dict(saved)
+        wrapped = make()
+        wrapped.load_state_dict({key: value for key, value in saved.items() if key != "pycoll"})
+        with pytest.raises(pycoll.InvalidArgument, match="'row_var' of the optimizer's state"):
+            pycoll.PSOptimizer(wrapped, model.named_parameters(), comm, piece_bytes=700)
+
+    loopback.run(2, run, timeout=20)
+
+
 def test_residuals_fit_other_pieces():
     gradient = torch.randn(40, 50, generator=torch.Generator().manual_seed(1))
     named = [("weight", torch.zeros(40, 50))]

@@ -29,6 +29,7 @@ from .gate import Gate, Mode, mode_of
 from .pieces import cut
 from .server import Server, tell
 from .shard import Shard
+from .state import check_cut
 from .worker import Pending, Worker
 
 if TYPE_CHECKING:
@@ -124,6 +125,12 @@ class ParameterServer(Ending):
             share = 4 * sum(parameter.numel() for parameter in parameters) // len(self._servers)
             piece_bytes = min(max(share // 16, 4 << 10), 4 << 20)
         self._pieces = cut(self._named, self._servers, piece_bytes, compressed)
+        try:
+            for piece in self._pieces:
+                check_cut(optimizer.state.get(parameters[piece.parameter], {}), piece, parameters[piece.parameter])
+        except InvalidArgument:
+            self._comm.close()
+            raise
         self._server = self._make_server(optimizer, parameters, pull_codec) if self.is_server else None
         self._worker: Worker | None = None
         self._serving: threading.Thread | None = None
