@@ -45,6 +45,23 @@ def over(size, *args, **options):
     return [result for result, _ in results], [stats for _, stats in results]
 
 
+def fails(error, match, *args, size=2, **options):
+    """Every rank raises; `match` is what one of them says, the others name it."""
+
+    def run(comm):
+        try:
+            mapreduce.run(*args, comm=comm, **options)
+        except BaseException as raised:
+            return raised
+        finally:
+            assert comm.allreduce(np.ones(1)).item() == size  # the communicator can be used on
+
+    raised = loopback.run(size, run, timeout=60)
+    assert all(isinstance(each, (error, pycoll.Error)) for each in raised), raised
+    assert any(isinstance(each, error) and match in str(each) for each in raised), raised
+    return raised
+
+
 def words_of(paths):
     return [word.decode() for path in paths for word in path.read_bytes().split()]
 
@@ -291,103 +308,26 @@ def test_progress(tmp_path):
     assert all(0 <= done <= total for _, done, total in calls)
 
 
-# ---- What is wrong
+def test_not_a_number():
+    """NaN is one key, whoever reduces; and the least and the most of any numbers that it is among."""
+    keys = [math.nan, float("nan"), 1.0]
+    for key in (lambda x: x, lambda x: ("a", x)):
+        for reduce in ("count", lambda key, values: len(list(values))):
+            results, _ = over(2, keys, lambda x, key=key: [(key(x), x)], reduce)
+            assert sorted(count for result in results for _, count in result) == [2, 4]
+    for values in ([math.nan, 1, 2.0], [1, math.nan, 2.0], [2.0, 1, math.nan]):
+        for reduce in ("min", "max"):
+            results, _ = over(2, values, lambda x: [("k", x)], reduce)
+            assert all(math.isnan(value) for result in results for _, value in result), values
 
 
-def fails(error, match, *args, size=2, **options):
-    """Every rank raises; `match` is what one of them says, the others name it."""
-
-    def run(comm):
-        try:
-            mapreduce.run(*args, comm=comm, **options)
-        except BaseException as raised:
-            return raised
-        finally:
-            assert comm.allreduce(np.ones(1)).item() == size  # the communicator can be used on
-
-    raised = loopback.run(size, run, timeout=60)
-    assert all(isinstance(each, (error, pycoll.Error)) for each in raised), raised
-    assert any(isinstance(each, error) and match in str(each) for each in raised), raised
-    return raised
-
-
-def test_what_map_and_reduce_raise_is_told_on_all_ranks():
-    def broken_on_1(comm):
-        def broken(x):
-            if comm.rank == 1:
-                raise KeyError("that")
-            return [(x, x)]
-
-        with pytest.raises((KeyError, pycoll.Error)) as info:
-            mapreduce.run(range(5), broken, "sum", comm=comm)
-        assert comm.allreduce(np.ones(1)).item() == comm.size
-        return info.value
-
-    raised = loopback.run(3, broken_on_1, timeout=60)
-    assert isinstance(raised[1], KeyError)
-    assert str(raised[0]) == str(raised[2]) == "mapreduce: rank 1 failed in map: KeyError: 'that'"
-
-    def reduce(key, values):
-        raise ValueError(f"not {key}")
-
-    fails(ValueError, "not 1", [1], lambda x: [(x, x)], reduce)
-
-
-def test_wrong_arguments():
-    def pair(x):
-        return [(x, x)]
-
-    invalid = pycoll.InvalidArgument
-    fails(invalid, "mapreduce: rank 0: reduce is 'mean', wanted a function, or one of sum", [1], pair, "mean")
-    fails(invalid, "reduce is None, wanted a function, a name, or None and a combine", [1], pair)
-    fails(
-        invalid, "combine is <built-in function max>, wanted None where reduce is a name", [1], pair, "sum", combine=max
-    )
-    fails(invalid, "map is 3, wanted a function", [1], 3, "sum")
-    fails(invalid, "source is 'Records', wanted text() for Positions", [1], mapreduce.Positions(), "set")
-    fails(invalid, "partition is 'sort', wanted hash or range", [1], pair, "sum", partition="sort")
-    fails(invalid, "format is 'xml', wanted one of tsv, jsonl, parquet", [1], pair, "sum", format="xml")
-    fails(invalid, "memory is '1 MB/s', wanted bytes, or text such as", [1], pair, "sum", memory="1 MB/s")
-    fails(invalid, "memory is 1000 bytes, wanted at least", [1], pair, "sum", memory=1000)
-    fails(invalid, "names no file", mapreduce.text("/no/such/file"), pair, "sum")
-    fails(pycoll.Error, "cannot write to /no/such/folder", [1], pair, "sum", folder="/no/such/folder")
-    fails(invalid, "map gave 3, wanted pairs of key and value", [1], lambda x: [3], "sum")
-    fails(invalid, "got a key of type list, wanted str, bytes, int, float or a tuple", [1], lambda x: [([], 1)], "sum")
-    fails(invalid, "the value of key 'k' is of type str, wanted a number", [1], lambda x: [("k", "1")], "sum")
-    fails(invalid, "the value of key 'k' is -1, wanted a whole number from 0", [1], lambda x: [("k", -1)], "set")
-    fails(invalid, "leaves 64 bits", [2**62] * 2, lambda x: [("k", x)], "sum")
-
-
-def test_ranks_that_disagree():
-    def run(comm):
-        with pytest.raises(pycoll.MismatchError, match="mapreduce: reduce is max on rank 1, but min on rank 0"):
-            mapreduce.run([1], lambda x: [(x, x)], ["min", "max"][comm.rank], comm=comm)
-
-    loopback.run(2, run, timeout=60)
-
-
-def test_files_that_are_wrong(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": \n')
-    fails(pycoll.InvalidArgument, "a.jsonl has a line '{\"a\": '", mapreduce.jsonl(str(tmp_path)), dict.items, "sum")
-    (tmp_path / "a.jsonl").write_bytes(b"fine\n\xff\xfe\n")
-    fails(pycoll.InvalidArgument, "is not utf-8 at byte 5", mapreduce.text(str(tmp_path)), halves, "sum")
-    (tmp_path / "a.jsonl").write_text("a,b\n1,2\n1\n")
-    fails(
-        pycoll.InvalidArgument,
-        "line 3: a row has 1 fields, wanted 2",
-        mapreduce.csv(str(tmp_path)),
-        dict.items,
-        "count",
-    )
-    (tmp_path / "b.gz").write_bytes(gzip.compress(b"words"))
-    fails(
-        pycoll.InvalidArgument, "b.gz is compressed", mapreduce.text(f"{tmp_path}/b.gz"), mapreduce.Positions(), "set"
-    )
-    (tmp_path / "b.gz").unlink()
-    (tmp_path / "a.jsonl").write_text("1 2 3\n")
-    fails(
-        pycoll.InvalidArgument, "wanted a label, then index:value", mapreduce.libsvm(str(tmp_path)), lambda s: [], "sum"
-    )
+def test_large_records_are_merged_a_few_at_a_time(monkeypatch):
+    """Values of 300 kB in runs of two or three: all runs at once would take more than there is."""
+    monkeypatch.setattr(memory.Memory, "records", 1_000_000)
+    values = [(i % 3, bytes([i]) * 300_000) for i in range(20)]
+    results, _ = over(2, values, lambda pair: [pair], lambda key, v: sorted(x[0] for x in v), memory=20_000_000)
+    wanted = {key: sorted([i for i in range(20) if i % 3 == key] * 2) for key in range(3)}
+    assert dict(pair for result in results for pair in result) == wanted
 
 
 def test_budget():

@@ -32,7 +32,7 @@ def test_memory_stays_within_its_budget(tmp_path):
 def test_a_rank_that_is_killed(tmp_path):
     write_corpus(tmp_path, 30_000)
     run = run_ranks(WORKER, 3, "shm", [str(tmp_path), "100MB", "die"], timeout=60, survive=True)
-    assert run.stdout.count("PeerFailed, rank 1") == 2, run
+    assert run.stdout.count("PeerFailed, rank 1, mapreduce: in map:") == 2, run
     assert run.seconds < 20, run
 
 

@@ -59,7 +59,7 @@ class Watch {
  public:
   explicit Watch(Object check) : check_(check) {}
   void turn() {
-    if (++turns_ % 16) return;
+    if (++turns_ % 4) return;
     const auto now = std::chrono::steady_clock::now();
     if (now < next_) return;
     next_ = now + std::chrono::milliseconds(20);

@@ -152,6 +152,7 @@ class _Job:
 
         def find() -> None:
             self.memory = Memory.of(self._budget, self.comm.rank)
+            Spool(self.folder)  # raises where nothing can be written to it
             if self.comm.rank:
                 return
             if not isinstance(source, Records):

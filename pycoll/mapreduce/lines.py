@@ -129,8 +129,8 @@ def text(urls: Urls, encoding: str = "utf-8", *, storage_options: dict[str, Any]
 
     Args:
         urls: paths or fsspec URLs, of files, folders, or with * in them; those that end with .gz and the like are
-            decompressed, and those in folders whose names begin with _ or . are left out. Large files are shared out in
-            splits of 32 MiB, compressed ones are one split each.
+            decompressed, and those in folders, or found by *, whose names begin with _ or . are left out. Large files
+            are shared out in splits of 32 MiB, compressed ones are one split each.
         encoding: of the text, one whose lines end with the byte 10.
         storage_options: of the file system, as fsspec takes them: credentials for example.
     """

@@ -89,10 +89,11 @@ class Files:
 
     def __init__(self, urls: Urls, options: dict[str, Any] | None) -> None:
         self._urls = [urls] if isinstance(urls, (str, os.PathLike)) else list(urls)
-        self._options = options or {}
+        self._options = options
+        self._systems: dict[str, tuple[Any, str]] = {}  # of URLs; an archive is open as long as its system lives
 
     def splits(self) -> list[Split]:
-        """Each file as one split, in order; of those in folders, names that begin with _ or . are left out."""
+        """Each file as one split, in order; names that begin with _ or . are left out where they are not asked for."""
         splits: list[Split] = []
         for named in self._urls:
             url = os.fspath(named)
@@ -136,7 +137,9 @@ class Files:
                 raise InvalidArgument(f"mapreduce: {split.url} is to be read, and lies in output={folder!r}")
 
     def _system(self, url: str) -> tuple[Any, str]:
-        return file_system(url, self._options)
+        if url not in self._systems:
+            self._systems[url] = file_system(url, self._options)
+        return self._systems[url]
 
 
 def file_system(url: str, options: dict[str, Any] | None) -> tuple[Any, str]:
@@ -150,21 +153,22 @@ def file_system(url: str, options: dict[str, Any] | None) -> tuple[Any, str]:
 
 def _found(system: Any, path: str) -> list[tuple[str, int]]:
     """Name and bytes of the files."""
+    parts = PurePosixPath(path).parts
     if any(sign in path for sign in "*?[") and not system.exists(path):
         found = system.glob(path, detail=True)
+        given = next(place for place, part in enumerate(parts) if any(sign in part for sign in "*?["))
+        given += parts[given][0] in "_."  # a pattern such as _*
     elif system.isdir(path):
-        found = system.find(path, detail=True)
-        inner = len(PurePosixPath(path).parts)
-        found = {
-            name: info
-            for name, info in found.items()
-            if not any(part[0] in "_." for part in PurePosixPath(name).parts[inner:])
-        }
+        found, given = system.find(path, detail=True), len(parts)
     elif system.exists(path):
         return [(path, int(system.size(path)))]
     else:
         return []
-    return [(name, int(info["size"])) for name, info in sorted(found.items()) if info["type"] == "file"]
+    return [
+        (name, int(info["size"]))
+        for name, info in sorted(found.items())
+        if info["type"] == "file" and not any(part[0] in "_." for part in PurePosixPath(name).parts[given:])
+    ]
 
 
 def compression(url: str) -> str | None:

@@ -274,6 +274,74 @@ TEST("parts by bucket and by bound hold every record once") {
   }
 }
 
+TEST("keys of any size are sampled in a bounded memory, and parts are right where keys begin alike") {
+  Collector collector(Fold::sum, Order::key, 3 << 20, "/tmp");
+  std::vector<std::string> keys;
+  for (int i = 0; i < 1000; ++i) keys.push_back(std::string(5000, 'k') + std::to_string(1000 + i));
+  for (int i = 0; i < 1000; ++i) collector.add({keys[size_t(i * 7919 % 1000)], KeyType::text}, Number::of(int64_t{1}));
+  collector.finish();
+  CHECK(collector.runs().size() > 1, "nothing was drained");
+  for (const auto& run : collector.runs()) {
+    size_t bytes = 0;
+    for (const auto& [key, type] : run->sample()) bytes += key.size() + sizeof key;
+    CHECK(run->sample().size() > 1 && bytes <= 64 << 10, run->sample().size(), " keys of ", bytes, " bytes");
+  }
+  const Key bounds[] = {{keys[0], KeyType::text}, {keys[500], KeyType::text}, {"l", KeyType::text}};
+  for (int part = 0; part < 4; ++part) {
+    const auto sources = collector.between(part ? &bounds[part - 1] : nullptr, part < 3 ? &bounds[part] : nullptr);
+    Merge merge(Fold::sum, Order::key, sources, 256);
+    const size_t count = taken(merge, Order::key).size(), wanted[] = {0, 500, 500, 0};
+    CHECK(count == wanted[part], "part ", part, " has ", count, " keys");
+  }
+}
+
+TEST("large records: parts tell of them, and no more runs are merged at once than there is room for") {
+  Collector collector(Fold::none, Order::hash, 1 << 20, "/tmp");
+  std::string wanted, got;
+  for (int i = 0; i < 10; ++i) {
+    const std::string value = "s" + std::string(400000, char('a' + i));
+    collector.add({i % 2 ? "x" : "y", KeyType::text}, std::string_view(value));
+  }
+  collector.finish();
+  CHECK(collector.runs().size() == 5, collector.runs().size());
+  for (const auto& run : collector.runs()) {
+    size_t parts = 0;
+    for (int bucket = 0; bucket < kBuckets; ++bucket) {
+      std::vector<bool> only(kBuckets);
+      only[size_t(bucket)] = true;
+      const size_t largest = run->buckets(only).largest;
+      CHECK(largest == 0 || (largest > 400000 && largest < 400100), largest);
+      parts += largest > 0;
+    }
+    CHECK(parts == 2 && run->all().largest > 400000, parts, " parts have a large record");
+  }
+  collector.compact();
+  CHECK(collector.runs().size() == 1, collector.runs().size());
+  Merge merge(Fold::none, Order::hash, all_of(collector), 64);
+  for (Record record; merge.next(record);) got += record.value[1];
+  CHECK(got == "acegibdfhj" || got == "bdfhjacegi", "values came as ", got);
+  Collector larger(Fold::none, Order::hash, 1 << 20, "/tmp");
+  for (int i = 0; i < 2; ++i) larger.add({"x", KeyType::text}, std::string_view("s" + std::string(700000, 'v')));
+  larger.finish();
+  try {
+    larger.compact();
+    CHECK(false, "two records that do not fit were merged");
+  } catch (const InvalidArgument& error) {
+    CHECK(std::string(error.what()).find("cannot be merged in 1048576 bytes") != std::string::npos, error.what());
+  }
+}
+
+TEST("NaN is the least and the most of what it is among, in any order") {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const Fold fold : {Fold::min, Fold::max})
+    for (int place = 0; place < 3; ++place) {
+      Number acc = Number::of(place == 0 ? nan : 1.0);
+      fold_into(fold, acc, place == 1 ? Number::of(nan) : Number::of(int64_t{2}));
+      fold_into(fold, acc, Number::of(place == 2 ? nan : 0.5));
+      CHECK(acc.real && std::isnan(acc.value), "NaN at place ", place, " gives ", acc.as_double());
+    }
+}
+
 TEST("a stream that is cut anywhere is whole again") {
   Collector collector(Fold::sum, Order::hash, 1 << 20, "/tmp");
   Table wanted;
@@ -307,6 +375,14 @@ TEST("what is wrong raises") {
   sums.add(key, Number::of(std::numeric_limits<int64_t>::max()));
   CHECK(raises([&] { sums.add(key, Number::of(int64_t{1})); }).find("leaves 64 bits") != std::string::npos, "overflow");
   sums.add(key, Number::of(0.5));  // from here on a double
+  CHECK(raises([&] {
+          sums.add({"12345678", KeyType::whole}, Number::of(0.5));
+        }).find("got a key of type int behind one of type str") != std::string::npos,
+        "keys of two types");
+  Collector stopped(Fold::sum, Order::hash, 1 << 20, "/tmp");
+  stopped.add(key, Number::of(0.5));
+  stopped.stop();
+  CHECK(raises([&] { stopped.finish(); }) == "mapreduce: stopped", "a collector goes on");
   Collector small(Fold::none, Order::hash, 1 << 16, "/tmp");
   const std::string large(1 << 17, 'v');
   small.add(key, std::string_view("sv"));
@@ -351,6 +427,9 @@ TEST("rows: lines and columns") {
   }
   Merge merge(Fold::none, Order::key, all_of(collector), 4096);
   Rows rows(merge);
+  Merge again(Fold::none, Order::key, all_of(collector), 4096);
+  const Columns reals = Rows(again).columns(1 << 20, true);
+  CHECK(reals.kind == 'f' && reals.reals == std::vector<double>({1, -2}), "whole numbers as doubles");
   const Columns numbers = rows.columns(1 << 20, false), texts = rows.columns(1 << 20, false);
   CHECK(numbers.kind == 'i' && numbers.wholes == std::vector<int64_t>({1, -2}) && numbers.keys == "ab", "numbers");
   CHECK(texts.kind == 's' && texts.values == "text\n" && texts.key_ends == std::vector<int64_t>({3}), "texts");
