@@ -61,10 +61,12 @@ def _by_value(thing: Any, outer: tuple[int, ...]) -> str:
         return str(thing.__qualname__)
     if hasattr(thing, "tolist"):
         return _of_numbers(thing)
-    if hasattr(thing, "__dict__"):
-        fields = ", ".join(f"{name}={_by_value(value, outer)}" for name, value in vars(thing).items())
+    if getattr(thing, "__dict__", None) or type(thing).__repr__ is object.__repr__:
+        fields = ", ".join(
+            f"{name}={_by_value(value, outer)}" for name, value in getattr(thing, "__dict__", {}).items()
+        )
         return f"{type(thing).__name__}({fields})"
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing))
 
 
 def _of_numbers(array: Any) -> str:

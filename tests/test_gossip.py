@@ -109,6 +109,7 @@ def test_topologies_of_ones_own():
             gossip = Gossip(comm, topology, **how)
             gossip.average(gossip.mix(gossip.mix(x.copy())))
             gossip.close()
+        Gossip(comm, Graph([np.random.default_rng(0), lambda: 0, object(), np.zeros((9, 9))])).close()  # no addresses
         with pytest.raises(pycoll.InvalidArgument) as raised:
             gossip = Gossip(comm, Offsets())
             for _ in range(3):

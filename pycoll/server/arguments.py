@@ -101,24 +101,31 @@ def check_gradient(name: str, gradient: Any, shape: torch.Size, rank: int) -> No
     )
 
 
-def limits_of(rows: Mapping[str, Any], pulled: Iterable[str], rank: int) -> dict[str, np.ndarray]:
-    """Numbers of rows by name, sorted, each once. Raises InvalidArgument."""
+def limits_of(rows: Mapping[str, Any], counts: Mapping[str, int], rank: int) -> dict[str, np.ndarray]:
+    """Numbers of rows by name, sorted, each once. Raises InvalidArgument.
+
+    counts: how many rows each parameter has that is pulled.
+    """
     for name in rows:
-        if name not in pulled:
+        if name not in counts:
             raise InvalidArgument(f"pull: rank {rank} got rows of '{name}', which is not among the names to pull")
-    return {name: _whole_numbers(name, given, rank) for name, given in rows.items()}
+    return {name: _rows_of(name, given, counts[name], rank) for name, given in rows.items()}
 
 
-def _whole_numbers(name: str, given: Any, rank: int) -> np.ndarray:
+def _rows_of(name: str, given: Any, count: int, rank: int) -> np.ndarray:
     came = type(given).__name__
     try:
         rows = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError):
         rows = None
     if rows is not None:
-        if rows.dim() == 1 and rows.device.type == "cpu" and (rows.dtype in _WHOLE or not rows.numel()):
-            return np.unique(rows.numpy().astype(np.int64))
         came = f"{rows.dtype}{list(rows.shape)} on {rows.device}".replace("torch.", "")
+        if rows.dim() == 1 and rows.device.type == "cpu" and (rows.dtype in _WHOLE or not rows.numel()):
+            numbers = np.unique(rows.numpy().astype(np.int64))
+            if not numbers.size or (numbers[0] >= 0 and numbers[-1] < count):
+                return numbers
+            came = f"numbers from {numbers[0]} to {numbers[-1]}"
     raise InvalidArgument(
-        f"pull: rank {rank} got for the rows of '{name}' {came}, wanted whole numbers in one dimension on the CPU"
+        f"pull: rank {rank} got for the rows of '{name}' {came}, wanted 0 to {count - 1}, whole numbers in one "
+        "dimension on the CPU"
     )
