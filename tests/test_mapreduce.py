@@ -1,4 +1,4 @@
-"""pycoll.mapreduce: results beside plain Python's, over ranks that are threads; sources, files, and what is wrong."""
+"""pycoll.mapreduce: results beside plain Python's, over ranks that are threads."""
 
 import collections
 import gzip
@@ -339,3 +339,13 @@ def test_budget():
             assert m.records + 3 * m.block <= left
             assert 2 * ranks * m.stage(ranks) <= max(left // 4, ranks * 8192)
             assert m.too_many(100_000) or 100_000 * m.buffer(100_000) <= left // 4
+
+
+def test_ranges_of_long_keys_that_begin_alike(monkeypatch):
+    """Few keys are sampled, on some ranks one, and still each rank gets its share."""
+    monkeypatch.setattr(memory.Memory, "records", 1_000_000)
+    monkeypatch.setattr(memory.Memory, "sample", 100_000)
+    keys = ["k" * 20_000 + f"{i:03}" for i in range(90)]
+    results, stats = over(3, keys, lambda key: [(key, 1)], "sum", partition="range")
+    assert [key for result in results for key, _ in result] == keys
+    assert stats[0].runs > 1 and all(results)

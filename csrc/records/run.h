@@ -82,8 +82,8 @@ class Run {
   int level = 0;  // how often its records were merged
 
  private:
-  static constexpr size_t kMostSample = 64 << 10;  // bytes that the sample may take
-  static constexpr size_t kMostSampledKey = 256;   // bytes of a key that are kept
+  static constexpr size_t kMostSample = 128 << 10;     // bytes that the sample may take
+  static constexpr size_t kMostSampledKey = 32 << 10;  // bytes of a key that are kept
   size_t find(const Key& key) const;
   Segments part(std::vector<Span> spans) const;
   void take_sample(size_t place, const Key& key);

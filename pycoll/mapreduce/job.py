@@ -216,7 +216,8 @@ class _Job:
         """What this rank reduces. keeps_keys: a key of map's is the key of its result."""
         begin, self.phase = time.perf_counter(), "shuffle"
         self._agree_on_keys(collector, keeps_keys)
-        cut = (cut_by_range if self.order == "key" else cut_by_hash)(self.comm, collector)
+        by_key = self.order == "key"
+        cut = cut_by_range(self.comm, collector, self.memory) if by_key else cut_by_hash(self.comm, collector)
         parts = self.together.run("shuffle", lambda: self._parts(collector, cut), lambda: 0, stop=collector.stop)
         sources, self.stats.sent = shuffle(self.comm, parts, self.fold, self.order, self.folder, self.memory)
         self.stats.reduced = sum(segments.bytes for source in sources for segments in source)

@@ -59,6 +59,11 @@ class Memory:
         """Bytes of input that one record may have: it is there several times while it is read."""
         return self.left // 8
 
+    @property
+    def sample(self) -> int:
+        """Bytes of the keys of all ranks that ranges are chosen by."""
+        return self.left // 16
+
     def too_large(self, parts: list[list[Segments]], fold: str) -> bool:
         """Whether the large records of so many segments do not fit beside each other, one of each.
 

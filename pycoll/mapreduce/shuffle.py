@@ -38,13 +38,14 @@ def cut_by_hash(comm: Communicator, collector: Collector) -> Cut:
     return lambda collector: [collector.of_buckets(mask) for mask in masks]
 
 
-def cut_by_range(comm: Communicator, collector: Collector) -> Cut:
+def cut_by_range(comm: Communicator, collector: Collector, memory: Memory) -> Cut:
     """Each rank gets a range of keys, in order of ranks, so that bytes are about even. Collective.
 
     Ranges are cut at keys of a sample, taken of each rank's records at even distances of bytes.
     """
     mine = collector.sample()  # keys, each with the bytes that it stands for
-    step = max(len(mine) * comm.size // _SAMPLE, 1)
+    thin = max(len(mine) * comm.size // _SAMPLE, sum(len(key) for key, _ in mine) * comm.size // memory.sample)
+    step = max(min(thin, len(mine)), 1)  # a rank that has records sends a key
     thinned = [(key, nbytes * step) for key, nbytes in mine[step // 2 :: step]]
     everything = [entry for entries in allgather(comm, thinned) for entry in entries]
     everything.sort(key=lambda entry: (entry[0][1:], entry[0][:1]))  # a sampled key has its type in front

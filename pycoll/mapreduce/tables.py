@@ -85,7 +85,7 @@ class Parquet(Source):
             # Rows as objects take several times the bytes.
             some = min(max(block * rows // (8 * max(split.nbytes, 1)), 1), _ROWS)
             groups = list(range(split.begin, split.end))
-            for batch in file.iter_batches(some, row_groups=groups, columns=self._columns):
+            for batch in file.iter_batches(some, row_groups=groups, columns=self._columns, use_threads=False):
                 yield batch.to_pylist()
 
     @contextlib.contextmanager
@@ -96,8 +96,11 @@ class Parquet(Source):
         except ImportError:
             raise InvalidArgument("parquet: needs pyarrow: pip install 'pycoll[mapreduce]'") from None
         try:
-            # With a buffer columns are read a piece at a time, not a row group at a time.
-            with self.files.open(split) as binary, ParquetFile(binary, buffer_size=_BUFFER) as file:
+            with (
+                self.files.open(split) as binary,
+                # Columns are read a buffer at a time, not a row group at a time.
+                ParquetFile(binary, buffer_size=_BUFFER, pre_buffer=False) as file,
+            ):
                 yield file
         except ArrowException as error:
             raise InvalidArgument(f"parquet: {split.url}: {error}") from None
