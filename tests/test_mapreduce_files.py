@@ -118,6 +118,10 @@ def test_compressed_files(tmp_path):
     fails(
         INVALID, "c.zip has 2 files, wanted one; name them: zip://*::", mapreduce.text(tmp_path / "c.zip"), one, "sum"
     )
+    (tmp_path / "d.gz").write_bytes(gzip.compress(b"one\n" * 100_000)[:200])
+    fails(pycoll.Error, "d.gz: Compressed file ended before", mapreduce.text(tmp_path / "d.gz"), one, "sum")
+    (tmp_path / "d.gz").write_bytes(b"nothing of the kind")
+    fails(pycoll.Error, "d.gz: Not a gzipped file", mapreduce.text(tmp_path / "d.gz"), mapreduce.Words(), "sum")
     assert merged(2, mapreduce.text(f"zip://*.txt::{tmp_path}/c.zip"), one, "sum") == {"one": 1, "two": 1}
 
 
@@ -200,12 +204,14 @@ def test_csv_of_all_kinds(tmp_path):
     assert rows(b",a\n0,x\n") == ["{'': '0', 'a': 'x'}"]  # as pandas writes it
     assert rows("\ufeffa\nä\n".encode()) == ["{'a': 'ä'}"]
     assert rows("a\nä\n".encode("latin-1"), encoding="latin-1") == ["{'a': 'ä'}"]
+    assert rows("a\nĊ\n".encode("utf-16"), encoding="utf-16") == ["{'a': 'Ċ'}"]
     assert rows(b"a,b\n\n1,2\n\n") == ["{'a': '1', 'b': '2'}"]
     assert rows(b"") == rows(b"a,b\n") == []
     wrong("a.csv, line 1: 'utf-8' codec can't decode", "a\nä\n".encode("latin-1"))
     wrong("a.csv, line 3: unexpected end of data", b'a\n"b')
     wrong("a.csv: two columns have the same name", b"a,a\n1,2\n")
-    wrong("encoding is 'utf-16', wanted one whose lines", b"", encoding="utf-16")
+    wrong("csv: unknown encoding: utf-17", b"", encoding="utf-17")
+    fails(INVALID, "encoding is 'utf-16', wanted one whose lines", mapreduce.text(tmp_path, "utf-16"), one, "sum")
     wrong("csv: 'fields' is an invalid keyword", b"", fields=1)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
+import lzma
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidArgument
+from ..errors import Error, InvalidArgument
 
 if TYPE_CHECKING:
     from ..comm import Communicator
@@ -116,16 +119,17 @@ class Files:
         system, _ = self._system(split.root)
         return system.open(split.path, "rb")
 
-    def open_plain(self, split: Split) -> io.BufferedReader:
-        """The split's file, of bytes, decompressed if its name says that it is compressed."""
-        file = self.open(split)
-        if codec := compression(split.url):
-            from fsspec.compression import compr
+    @contextlib.contextmanager
+    def open_plain(self, split: Split) -> Iterator[io.BufferedReader]:
+        """The split's file, of bytes, decompressed if its name says that it is compressed.
 
-            if codec == "zip":
-                _check_zip(file, split.url)
-            file = compr[codec](file, mode="rb")
-        return io.BufferedReader(file)
+        Raises Error that names the file, if it cannot be read, or is not what its name says.
+        """
+        try:
+            with self.open(split) as file, io.BufferedReader(_decompressed(file, split.url)) as plain:
+                yield plain
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+            raise Error(f"mapreduce: cannot read {split.url}: {error}") from error
 
     def check_outside(self, splits: list[Split], folder: str, options: dict[str, Any] | None) -> None:
         """Raises InvalidArgument if one of the files lies in `folder`, where a job writes."""
@@ -192,6 +196,17 @@ def check_encoding(encoding: str) -> None:
     except (LookupError, UnicodeDecodeError):
         pass
     raise InvalidArgument(f"mapreduce: encoding is {encoding!r}, wanted one whose lines end with the byte 10, as UTF-8")
+
+
+def _decompressed(file: Any, url: str) -> Any:
+    codec = compression(url)
+    if not codec:
+        return file
+    from fsspec.compression import compr
+
+    if codec == "zip":
+        _check_zip(file, url)
+    return compr[codec](file, mode="rb")
 
 
 def _check_zip(file: Any, url: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..errors import InvalidArgument
-from .source import Files, Source, Split, Urls, check_encoding
+from .source import Files, Source, Split, Urls
 
 _ROWS = 1024  # at most at a time
 _BUFFER = 256 << 10  # bytes read at once of each column
@@ -26,10 +26,10 @@ class Csv(Source):
         self.files, self._encoding, self._options = Files(urls, storage_options), encoding, options
 
     def splits(self) -> list[Split]:
-        check_encoding(self._encoding)
         try:
+            codecs.lookup(self._encoding)
             standard.reader([], **self._options)
-        except TypeError as error:
+        except (LookupError, TypeError) as error:
             raise InvalidArgument(f"csv: {error}") from None
         # A quoted field may have ends of lines in it, so where a row begins is known from the file's begin only.
         return self.files.splits()
@@ -111,7 +111,8 @@ def csv(
 ) -> Source:
     """Rows of CSV files with a header, as dicts of str. A file is one rank's.
 
-    urls, encoding, storage_options: as of `text`. options: of Python's csv.reader, delimiter for example.
+    urls, storage_options: as of `text`. encoding: any that Python knows. options: of Python's csv.reader, delimiter for
+    example.
     """
     return Csv(urls, encoding, storage_options, options)
 
