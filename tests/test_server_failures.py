@@ -63,7 +63,7 @@ def test_a_worker_that_fails_is_named_everywhere(options):
     raised = outcomes(3, lambda comm: serve_or(comm, act, **options))
     assert raised[2] == "ValueError: what rank 2 said"
     for rank, text in enumerate(raised[:2]):
-        doing = f"serve: rank {rank}" if options and rank == 0 else rf"push_pull: rank {rank}, after [34] pushes"
+        doing = f"serve: rank {rank}" if options and rank == 0 else rf"push_pull: rank {rank}, after \d pushes"
         assert re.match(rf"PeerFailed: {doing}: .*rank 2 .*what rank 2 said", text), raised
 
 
