@@ -156,9 +156,9 @@ std::vector<Segments> between(const PyCollector& self, const std::optional<std::
 struct PyMerge {
   Merge core;
   Rows rows{core};
-  std::string key_bytes;  // of `key`, the last one that pairs() gave
+  std::string key_bytes{};  // of `key`, the last one that pairs() gave
   KeyType key_type = KeyType::text;
-  py::object key;
+  py::object key{};
 
   // Equal keys are one object, so that they are the same to Python as well: NaN is not equal to itself.
   py::object key_of(const Record& record) {
