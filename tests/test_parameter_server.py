@@ -377,7 +377,7 @@ def test_example(monkeypatch, capsys):
     """With one worker of four slowed down; what it measures at length stands in docs/parameter-server.md."""
     examples = Path(__file__).parent.parent / "examples"
     monkeypatch.syspath_prepend(str(examples))
-    monkeypatch.setattr("sys.argv", ["parameter_server_digits.py", "--seconds", "0.8"])
+    monkeypatch.setattr("sys.argv", ["parameter_server_digits.py", "--seconds", "1.6", "--compute", "50"])
     runpy.run_path(str(examples / "parameter_server_digits.py"), run_name="__main__")
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
     of_sync = {name: float(re.search(r"([0-9.]+)x", rows[name]).group(1)) for name in ("sync", "bounded(8)", "async")}

@@ -178,7 +178,7 @@ def test_an_endless_map_keeps_nothing(ordered):
         results = pool.map(power, itertools.count(), chunksize=1, ordered=ordered)
         for _ in range(300):
             next(results)
-        kept = sum(isinstance(thing, Task) for thing in gc.get_objects())
+        kept = sum(type(thing) is Task for thing in gc.get_objects())
         results.close()
         return kept
 
