@@ -17,7 +17,8 @@ import pycoll
 
 from .._core import Collector, Merge, Segments, Spool
 from ..agree import check_agreement
-from ..errors import InvalidArgument, PeerFailed, Timeout, capture
+from ..during import during
+from ..errors import InvalidArgument, capture
 from ..objects import allgather
 from ..settings import log
 from ..together import Together, agree
@@ -101,16 +102,12 @@ def run(
         sources = job.shuffle(collector, keeps_keys=not callable(reduce))
         del collector  # what went to other ranks is not needed any more
         return job.reduce(sources, _reducer(reduce, combine))
-    except BaseException as error:
+    except BaseException:
         if out:
             with contextlib.suppress(Exception):  # the error that counts is the first one
                 out.discard()
-        if isinstance(error, PeerFailed):
-            text = f"mapreduce: in {job.phase}: {error}"
-            raise PeerFailed(text, error.rank, error.host, error.operation) from error
-        if isinstance(error, Timeout):
-            raise Timeout(f"mapreduce: in {job.phase}: {error}") from error
-        raise
+        with during(f"mapreduce: in {job.phase}"):
+            raise
     finally:
         job.together.close()
 
